@@ -1,0 +1,124 @@
+"""Fine-tuning: a head on a trunk, from a pretrained run or from scratch, with the labels there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medssl import checkpoint
+from medssl.errors import UserError
+from medssl.heads import Classify, Segment, build_head
+from medssl.progress import Progress, silent
+from medssl.recipe import Section, make
+from medssl.runs import open_run, read_run
+from medssl.store import open_store
+from medssl.train import Training, fit
+from medssl.trunks import Trunk, build_trunk
+from medssl.views import Batch, Steps
+from medssl.views.select import build_views, select
+
+
+class Supervised(nn.Module):
+    """A trunk with a head; a batch gives the loss of the head's answers against its labels."""
+
+    def __init__(self, trunk: Trunk, head: Classify | Segment) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def answer(self, x: torch.Tensor) -> torch.Tensor:
+        """The head's logits for views (B, C, *S)."""
+        return self.head(self.trunk(x), tuple(x.shape[2:]))
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The task's loss."""
+        return {"task": self.head.loss(self.answer(batch.x[0]), batch.target)}
+
+    def after_step(self, steps: int) -> None:
+        """Nothing to do after a step."""
+
+    @torch.no_grad()
+    def picture(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Views, and for a segmentation the label maps given and found."""
+        images = {"view": batch.x[0, :, 0].float()}
+        if isinstance(self.head, Segment):
+            images |= {"label": batch.target.float(), "label found": self.answer(batch.x[0]).argmax(1).float()}
+        return images
+
+
+def build_model(recipe: Section) -> Supervised:
+    """The untrained trunk and head of a recipe."""
+    for name in ("views", "head"):
+        if name not in recipe:
+            raise UserError(f"recipe: no section {name!r}; fine-tuning needs data, views, trunk, head and finetune")
+    trunk = build_trunk(recipe.get("trunk", {}), build_views(recipe["views"]).crops.size)
+    return Supervised(trunk, build_head(recipe["head"], trunk))
+
+
+def finetune(
+    recipe: Section,
+    store: Path | str,
+    run: Path | str,
+    *,
+    start: Path | str | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """The run folder of a trained model. `start` is a pretraining run; without it the trunk starts from random weights.
+
+    `data.labelled` takes that many patients of the training split, the same ones in every run; 0 takes all.
+    """
+    run, store_ = Path(run), open_store(store)
+    settings = make(Training, recipe.get("finetune", {}), "finetune")
+    torch.manual_seed(settings.seed)
+    model = build_model(recipe)
+    target = model.head.target
+    rows = select(store_, recipe.get("data", {}), split="train", target=target)
+    if target != "mask" and rows[target].nunique() < 2:
+        raise UserError(
+            f"label {target!r}: all {len(rows)} training volumes have the value {rows[target].iloc[0]:g}; a classifier "
+            "needs both classes: raise data.labelled or check the labels table"
+        )
+    facts = {
+        "kind": "finetune",
+        "start": _origin(start),
+        "volumes": len(rows),
+        "patients": rows["patient_pid"].nunique(),
+    }
+    if start is not None:
+        load_trunk(model, Path(start))
+    open_run(run, recipe, store_, facts)
+    views = build_views(recipe["views"], count=1)
+    fit(
+        model,
+        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, target=target),
+        settings,
+        run,
+        progress,
+    )
+    return run
+
+
+def load_trunk(model: Supervised, start: Path) -> None:
+    """Nothing; the model's trunk, and its decoder where both have one, hold the weights of the pretraining run."""
+    path = start / "last.safetensors"
+    _fill(model.trunk, checkpoint.weights(path, "trunk."), start)  # type: ignore[arg-type]
+    decoder = checkpoint.weights(path, "decoder.")
+    if decoder and isinstance(model.head, Segment):
+        _fill(model.head.decoder, decoder, start)
+
+
+def _fill(module: nn.Module, weights: object, start: Path) -> None:
+    try:
+        module.load_state_dict(weights)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        what = str(error).splitlines()[-1].strip()
+        raise UserError(f"{start}: its trunk does not fit this recipe's ({what}); use the same trunk section") from None
+
+
+def _origin(start: Path | str | None) -> str:
+    """What a model started from: "scratch", or the digest of the store that its trunk saw."""
+    if start is None:
+        return "scratch"
+    record = read_run(Path(start))
+    return f"pretrained on store {record['store']}"

@@ -1,0 +1,68 @@
+"""Checkpoints: safetensors with the step in their header, replaced atomically. No pickle is read or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from medssl.atomic import replacing
+from medssl.errors import UserError
+
+MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+def save(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Nothing; `path` holds the weights, the optimizer's state and the number of steps done, or what it held before."""
+    tensors = {MODEL + name: value for name, value in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{OPTIMIZER}{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    with replacing(path) as part:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, {"step": str(step)}
+        )
+
+
+def restore(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The number of steps done; model and optimizer are as they were then. 0 and no change when there is no file."""
+    if not path.exists():
+        return 0
+    tensors = read(path)
+    model.load_state_dict({name.removeprefix(MODEL): v for name, v in tensors.items() if name.startswith(MODEL)})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(OPTIMIZER):
+            number, key = name.removeprefix(OPTIMIZER).split(".", 1)
+            state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return steps_done(path)
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint by name. Raises UserError when it is missing or damaged."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint; train first, or give the folder of a finished run") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train again") from None
+
+
+def weights(path: Path, prefix: str) -> Mapping[str, torch.Tensor]:
+    """The model's tensors whose names start with `prefix`, without it."""
+    start = MODEL + prefix
+    return {name.removeprefix(start): value for name, value in read(path).items() if name.startswith(start)}
+
+
+def steps_done(path: Path) -> int:
+    """How many steps had been taken when the checkpoint was written; 0 when there is none."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.metadata()["step"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a checkpoint of ours ({error}); delete it and train again") from None

@@ -1,0 +1,25 @@
+"""What a trunk becomes downstream: a head turns features into answers and scores them against labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from medssl.errors import UserError
+from medssl.heads.classify import Classify
+from medssl.heads.segment import Segment
+from medssl.recipe import make
+from medssl.trunks import Trunk
+
+HEADS: dict[str, Callable[..., Classify | Segment]] = {"classify": Classify, "segment": Segment}
+
+__all__ = ["HEADS", "Classify", "Segment", "build_head"]
+
+
+def build_head(section: Mapping[str, Any], trunk: Trunk) -> Classify | Segment:
+    """The head that a recipe's `head` section names."""
+    settings = dict(section)
+    name = settings.pop("name", None)
+    if name not in HEADS:
+        raise UserError(f"head.name: no head called {name!r}; there are: {', '.join(HEADS)}")
+    return make(HEADS[name], settings, "head", trunk=trunk)

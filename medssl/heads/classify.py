@@ -1,0 +1,31 @@
+"""Yes or no for a scan, from pooled features."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medssl.trunks import Features, Trunk
+
+
+class Classify(nn.Module):
+    """A logit for `label`, a 0/1 column of the labels table.
+
+    Mean pooling says how much of a pattern there is, max pooling whether it is anywhere; both are used.
+    """
+
+    def __init__(self, trunk: Trunk, *, label: str, drop: float = 0.2) -> None:
+        super().__init__()
+        self.label = self.target = label
+        self.norm = nn.LayerNorm(2 * trunk.dim)
+        self.last = nn.Sequential(nn.Dropout(drop), nn.Linear(2 * trunk.dim, 1))
+
+    def forward(self, features: Features, size: tuple[int, ...]) -> torch.Tensor:
+        """Logits (B,)."""
+        peak = features.pyramid[-1].flatten(2).amax(2)
+        return self.last(self.norm(torch.cat([features.pooled, peak], 1)))[:, 0]
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Binary cross-entropy with labels (B,) in {0, 1}."""
+        return functional.binary_cross_entropy_with_logits(logits.float(), target)

@@ -1,0 +1,33 @@
+"""What a trunk learns from unlabelled scans: terms over views, masks, a trunk and a relation, added up by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from medssl.errors import UserError
+from medssl.methods.contrast import Contrast
+from medssl.methods.local import LocalContrast
+from medssl.methods.method import Method, Term
+from medssl.methods.rebuild import Rebuild
+from medssl.recipe import make
+from medssl.trunks import Trunk
+
+TERMS: dict[str, Callable[..., Term]] = {"rebuild": Rebuild, "contrast": Contrast, "local": LocalContrast}
+
+__all__ = ["TERMS", "Contrast", "LocalContrast", "Method", "Rebuild", "Term", "build_method"]
+
+
+def build_method(section: Mapping[str, Any], trunk: Trunk) -> Method:
+    """The method that a recipe's `method` section describes: one term for each entry that is a section itself."""
+    own = {key: value for key, value in section.items() if not isinstance(value, Mapping)}
+    terms = {}
+    for name, settings in section.items():
+        if not isinstance(settings, Mapping):
+            continue
+        if name not in TERMS:
+            raise UserError(f"method.{name}: no term called {name!r}; there are: {', '.join(TERMS)}")
+        terms[name] = make(TERMS[name], settings, f"method.{name}", trunk=trunk)
+    if not terms:
+        raise UserError(f"method: names no term; add one of {', '.join(TERMS)}, e.g. rebuild: {{weight: 1}}")
+    return make(Method, own, "method", trunk=trunk, terms=terms)

@@ -1,0 +1,110 @@
+"""The composition: views -> mask -> trunk -> terms. Each forward a term asks for is run once a step and shared."""
+
+# V views, B scans, C channels, *S space; R = V * B rows
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from medssl.errors import UserError
+from medssl.methods.teacher import Teacher
+from medssl.trunks import Features, Trunk
+from medssl.trunks.decoder import Decoder
+from medssl.views import Batch
+from medssl.views.masks import random_mask
+
+
+class Bank:
+    """One step's views and what the trunk makes of them, each forward run at most once.
+
+    Rows are views-first: row v * B + b is view v of scan b.
+    """
+
+    def __init__(self, method: Method, batch: Batch) -> None:
+        self.batch, self.method = batch, method
+        self.x_RCS = batch.x.flatten(0, 1)
+        self.rows, self.scans = len(self.x_RCS), batch.x.shape[1]
+        grid = tuple(n // c for n, c in zip(self.x_RCS.shape[2:], method.trunk.cell, strict=True))
+        self.mask = random_mask(self.rows, grid, method.mask_ratio).to(self.x_RCS.device)
+        self._features: dict[tuple[bool, bool], Features] = {}
+        self._dense: dict[bool, torch.Tensor] = {}
+
+    def features(self, *, masked: bool = False, teacher: bool = False) -> Features:
+        """The trunk's features of all rows; the teacher's carry no gradient and see whole views."""
+        key = (masked, teacher)
+        if key not in self._features:
+            if teacher:
+                self._features[key] = self.method.teach(self.x_RCS)
+            else:
+                self._features[key] = self.method.trunk(self.x_RCS, self.mask if masked else None)
+        return self._features[key]
+
+    def dense(self, *, masked: bool = False) -> torch.Tensor:
+        """The decoder's vector for each voxel of all rows (R, width, *S)."""
+        if masked not in self._dense:
+            if self.method.decoder is None:
+                raise ValueError("a term asks for dense features but declares dense = False; set it to True")
+            self._dense[masked] = self.method.decoder(self.features(masked=masked), self.x_RCS.shape[2:])
+        return self._dense[masked]
+
+
+class Term(Protocol):
+    """A part of a method: heads, a target, a loss. Called with a Bank, it returns one weighted loss."""
+
+    dense: bool
+    """Whether it wants the decoder."""
+    views: int
+    """How many views of a scan it needs at least."""
+
+    def __call__(self, bank: Bank) -> torch.Tensor: ...
+
+
+class Method(nn.Module):
+    """Named, weighted losses of a batch; they are only added up by the loop.
+
+    `mask_ratio` is the hidden fraction of the trunk's cells wherever a term works on masked views. `teacher_half_life`
+    (fraction of the run, 0 = no teacher) keeps an averaged twin of the trunk for terms that ask for it: a raw momentum
+    would mean something else for every length of run.
+    """
+
+    def __init__(
+        self, trunk: Trunk, terms: dict[str, Term], *, mask_ratio: float = 0.6, teacher_half_life: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not 0 < mask_ratio < 1:
+            raise UserError(f"method.mask_ratio: {mask_ratio} is not between 0 and 1")
+        self.trunk, self.mask_ratio = trunk, mask_ratio
+        self.terms = nn.ModuleDict(terms)  # type: ignore[arg-type]
+        self.decoder = Decoder(trunk) if any(term.dense for term in terms.values()) else None
+        self.teacher = Teacher(trunk, teacher_half_life) if teacher_half_life else None
+        self.views = max(term.views for term in terms.values())
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One loss for each term, by its name."""
+        if len(batch.x) < self.views:
+            raise UserError(f"views.count: {len(batch.x)}, but a term of this method compares {self.views} views")
+        bank = Bank(self, batch)
+        return {name: term(bank) for name, term in self.terms.items()}
+
+    def teach(self, x_RCS: torch.Tensor) -> Features:
+        """The teacher's features of whole views."""
+        if self.teacher is None:
+            raise UserError("method.teacher_half_life: 0, but a term asks for a teacher; set it, e.g. to 0.02")
+        return self.teacher(x_RCS)
+
+    def after_step(self, steps: int) -> None:
+        """Nothing; the teacher has moved towards the trunk, in a run of `steps` steps."""
+        if self.teacher is not None:
+            self.teacher.follow(self.trunk, steps)
+
+    @torch.no_grad()
+    def picture(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Views (R, *S) to look at: what went in, what was hidden, and what each term draws of it."""
+        bank = Bank(self, batch)
+        images = {"view": bank.x_RCS[:, 0].float()}
+        for term in self.terms.values():
+            if hasattr(term, "draw"):
+                images |= term.draw(bank)
+        return images

@@ -1,0 +1,47 @@
+"""Who is a positive to whom, and who may not be a negative: boolean matrices over the rows of a step.
+
+Contrastive pretraining learns the scanner if it may: telling two scans apart by their scanner is easy and useless.
+Taking negatives from the same scanner only removes that clue (the idea of G-SimCLR, arXiv:2009.12007, turned round).
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def same(values: torch.Tensor) -> torch.Tensor:
+    """Matrix (R, R), True where two rows share a value."""
+    return values[:, None] == values[None, :]
+
+
+def instance_relation(
+    scan: torch.Tensor, patient: torch.Tensor, scanner: torch.Tensor, *, same_scanner: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(positive, ignore) over rows: positives are other views of the same scan.
+
+    Ignored, neither positive nor negative: a row with itself, other scans of the same patient, and with `same_scanner`
+    every scan of another scanner.
+    """
+    itself = torch.eye(len(scan), dtype=torch.bool, device=scan.device)
+    positive = same(scan) & ~itself
+    ignore = itself | (same(patient) & ~same(scan))
+    if same_scanner:
+        ignore = ignore | (~same(scanner) & ~same(scan))
+    return positive, ignore
+
+
+def info_nce(z: torch.Tensor, positive: torch.Tensor, ignore: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Mean over rows and their positives of -log softmax similarity; z (R, E) need not be normalised.
+
+    van den Oord et al., arXiv:1807.03748; several positives averaged outside the logarithm as in Khosla et al., NeurIPS
+    2020, arXiv:2004.11362. A row without a positive is left out; without any such row the loss is 0 and has no gradient.
+    """
+    with torch.autocast(z.device.type, enabled=False):  # three digits of bfloat16 are too few at a low temperature
+        z = torch.nn.functional.normalize(z.float(), dim=1)
+        logits = (z @ z.T / temperature).masked_fill(ignore, float("-inf"))
+    told = positive.any(1)
+    if not told.any():
+        return z.sum() * 0
+    log_share = logits[told] - logits[told].logsumexp(1, keepdim=True)
+    wanted = positive[told]
+    return -(log_share.masked_fill(~wanted, 0).sum(1) / wanted.sum(1)).mean()

@@ -1,0 +1,154 @@
+"""Recipes: YAML in, typed calls out. The signature is the schema.
+
+A section of a recipe is the keyword arguments of one constructor. Every scalar stays text until the signature types it,
+so patient 012 is not 12, race NA is not missing and 1e-4 is a number. Defaults live in signatures only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from medssl.errors import UserError
+
+T = TypeVar("T")
+Section = dict[str, Any]
+
+SECTIONS = ("name", "prepare", "data", "views", "trunk", "method", "pretrain", "head", "finetune", "evaluate")
+"""What a recipe may hold, in the order in which it is used."""
+
+
+def read_yaml(path: Path | str) -> Section:
+    """The mapping in a YAML file, every scalar as text. Raises UserError for a missing, broken or non-mapping file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the path of a YAML file, e.g. pipelines/hippocampus.yaml")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # builds text only
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend that line") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}, not 'key: value' lines; see pipelines/ for examples")
+    return content
+
+
+def read_recipe(path: Path | str, changes: typing.Sequence[str] = ()) -> Section:
+    """The recipe in a file with `changes` ("section.key=value") applied. Raises UserError on an unknown section."""
+    recipe = read_yaml(path)
+    for change in changes:
+        _apply(recipe, change)
+    for key in recipe:
+        if key not in SECTIONS:
+            raise UserError(f"{path}: no section called {key!r}{_nearest(key, SECTIONS)}")
+    return recipe
+
+
+def make(constructor: Callable[..., T], section: Mapping[str, Any], where: str, **given: Any) -> T:
+    """What `constructor` builds from `section`; `given` are arguments that a recipe does not set.
+
+    Every value is cast by the signature's annotation first. UserError names the section, the key, the value and the
+    nearest valid name. The `**given` here is the one place that forwards keywords: it is how text becomes a call.
+    """
+    return constructor(**given, **typed(constructor, section, where, tuple(given)))
+
+
+def typed(
+    constructor: Callable[..., Any], section: Mapping[str, Any], where: str, given: typing.Sequence[str] = ()
+) -> Section:
+    """`section` with each value cast by the annotation of the parameter it names."""
+    if not isinstance(section, Mapping):
+        raise UserError(f"{where}: {section!r} is not a section; write it as {where}: {{key: value}}")
+    names, hints = signature(constructor)
+    values = {}
+    for key, value in section.items():
+        if key in given or key not in names:
+            free = [name for name in names if name not in given]
+            raise UserError(f"{where}.{key}: {constructor.__name__} has no such setting{_nearest(key, free)}")
+        values[key] = cast(value, hints[key], f"{where}.{key}")
+    missing = [n for n, p in names.items() if p.default is p.empty and n not in values and n not in given]
+    if missing:
+        raise UserError(f"{where}: {constructor.__name__} needs {missing[0]!r}; add '{missing[0]}: ...' to the section")
+    return values
+
+
+def signature(constructor: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """The parameters of a constructor by name, and their types."""
+    names = dict(inspect.signature(constructor).parameters)
+    source = constructor.__init__ if isinstance(constructor, type) else constructor
+    return names, typing.get_type_hints(source)
+
+
+def cast(value: Any, kind: Any, where: str) -> Any:
+    """`value` (text, or lists and mappings of text) as the annotated type. Raises UserError when it cannot be."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _cast_optional(value, arguments, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        return _cast_tuple(value, arguments, where)
+    if origin is dict or kind is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: {value!r} is not a mapping; write {{key: value}}")
+        return {key: cast(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+    return _cast_scalar(value, kind, where)
+
+
+def _cast_optional(value: Any, arguments: tuple[Any, ...], where: str) -> Any:
+    if value in ("", "null", "none", None):
+        return None
+    (kind,) = [a for a in arguments if a is not type(None)]
+    return cast(value, kind, where)
+
+
+def _cast_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, typing.Sequence):
+        raise UserError(f"{where}: {value!r} is not a list; write [a, b]")
+    open_ended = len(arguments) == 2 and arguments[1] is Ellipsis
+    if not open_ended and len(value) != len(arguments):
+        raise UserError(f"{where}: {value!r} has {len(value)} entries, {len(arguments)} are needed")
+    kinds = [arguments[0]] * len(value) if open_ended else list(arguments)
+    return tuple(cast(item, kind, where) for item, kind in zip(value, kinds, strict=True))
+
+
+def _cast_scalar(value: Any, kind: Any, where: str) -> Any:
+    if kind is bool:
+        if str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        raise UserError(f"{where}: cannot read {value!r} as true or false")
+    try:
+        if kind is int:
+            return int(str(value).replace("_", ""))
+        if kind in (float, str, Path):
+            return kind(value)
+    except ValueError:
+        raise UserError(f"{where}: cannot read {value!r} as {kind.__name__}") from None
+    raise TypeError(f"{where}: a recipe cannot set a {kind}; the constructor wants splitting")
+
+
+def _apply(recipe: Section, change: str) -> None:
+    path, equals, text = change.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {change}: write section.key=value, e.g. --set pretrain.steps=100")
+    target = recipe
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {change}: {key!r} is a value, not a section")
+    target[keys[-1]] = yaml.load(text, Loader=yaml.BaseLoader)  # builds text only
+
+
+def _nearest(name: str, names: typing.Iterable[str]) -> str:
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has: {', '.join(known)}"

@@ -1,0 +1,92 @@
+"""A run's folder: the resolved recipe, the checkpoint, the log and the pictures of one training.
+
+run.json         recipe, versions, digest of the store; written first and never changed
+last.safetensors weights, optimizer and step
+log.csv          a row every few steps
+pictures/        what went in, what was hidden, what came out
+tensorboard/     the same for TensorBoard
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from medssl.atomic import replacing, write_json
+from medssl.errors import UserError
+from medssl.store import Store
+
+PACKAGES = ("medssl", "torch", "monai", "numpy")
+
+
+def open_run(run: Path, recipe: dict[str, Any], store: Store, facts: dict[str, Any]) -> None:
+    """Nothing; `run` is new, or holds a run of the same recipe on the same store that can go on. Else a UserError."""
+    record = {
+        "recipe": recipe,
+        "store": digest(store),
+        "facts": facts,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    path = run / "run.json"
+    if not path.exists():
+        write_json(path, record)
+        return
+    before = read_run(run)
+    for key in ("recipe", "store", "facts"):
+        if before[key] != record[key]:
+            what = [k for k in record[key] if before[key].get(k) != record[key][k]] if key != "store" else [before[key]]
+            raise UserError(
+                f"{run}: holds a run with another {key} (differs in {', '.join(map(str, what)) or 'a removed key'}); "
+                "give another folder with --run, or delete this one to start again"
+            )
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """The record of a run. Raises UserError when the folder holds none."""
+    path = run / "run.json"
+    if not path.is_file():
+        raise UserError(f"{run}: no run here (run.json is missing); give a folder made by pretrain or finetune")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest(store: Store) -> str:
+    """What identifies the prepared data: a hash over the ids and preparations of its volumes."""
+    rows = store.volumes.sort_values("volume_id")
+    text = "\n".join(rows["volume_id"] + rows["preparation_hash"])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Log:
+    """A CSV of named numbers by step. After a restart, rows at or beyond the resumed step are dropped first."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        rows = [row for row in read_log(path) if int(row["step"]) < step]
+        if rows:
+            with replacing(path) as part, part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        else:
+            path.unlink(missing_ok=True)
+
+    def write(self, numbers: dict[str, float]) -> None:
+        """Nothing; a row is added."""
+        fresh = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(numbers))
+            if fresh:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" for key, value in numbers.items()})
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a log; none when it does not exist. A row cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]

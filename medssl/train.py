@@ -1,0 +1,157 @@
+"""The one loop: every training, with or without labels, passes through `fit`.
+
+The batch, the mask and the dropout of a step depend on (seed, step) alone, and the checkpoint holds everything else, so
+a run that was killed and started again ends in the same bits as one that was not (on one device with one thread count).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from medssl import checkpoint
+from medssl.errors import UserError
+from medssl.methods import build_method
+from medssl.pictures import save_picture
+from medssl.progress import Progress, silent
+from medssl.recipe import Section, make
+from medssl.runs import Log, open_run
+from medssl.schedule import cosine
+from medssl.store import open_store
+from medssl.trunks import build_trunk
+from medssl.views import Batch, Steps
+from medssl.views.select import build_views, select
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how fast. `batch` scans a step and device, `accumulate` such batches before the weights move.
+
+    `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
+    """
+
+    steps: int
+    batch: int = 4
+    lr: float = 1e-3
+    warmup: float = 0.1
+    trunk_lr: float = 1.0
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    accumulate: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    log_every: int = 10
+    save_every: int = 100
+    picture_every: int = 200
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "log_every", "save_every", "picture_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)} is not a positive whole number")
+
+
+class Trainable(Protocol):
+    """What the loop trains: a module that turns a batch into named, weighted losses."""
+
+    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]: ...
+    def after_step(self, steps: int) -> None: ...
+    def picture(self, batch: Batch) -> dict[str, torch.Tensor]: ...
+
+
+def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, progress: Progress = silent) -> None:
+    """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one."""
+    torch.manual_seed(settings.seed)
+    fabric = Fabric(accelerator="auto", devices=1, precision=settings.precision)
+    wrapped, optimizer = fabric.setup(
+        model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
+    )
+    path = run / "last.safetensors"
+    start = checkpoint.restore(path, model, optimizer.optimizer)
+    if start >= settings.steps:
+        return
+    rates = cosine(settings.lr, settings.steps, settings.warmup)
+    order = range(start * settings.accumulate, settings.steps * settings.accumulate)
+    feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
+    log, board = Log(run / "log.csv", start), SummaryWriter(run / "tensorboard", purge_step=start)
+    model.train()
+    for step in progress(range(start, settings.steps), "training", settings.steps, start):
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = rates[step] * group["scale"]
+        losses: dict[str, float] = {}
+        for part in range(settings.accumulate):
+            batch = fabric.to_device(next(feed))
+            with fabric.no_backward_sync(wrapped, enabled=part < settings.accumulate - 1):
+                named = wrapped(batch)
+                fabric.backward(_total(named, step) / settings.accumulate)
+            for name, loss in named.items():
+                losses[name] = losses.get(name, 0.0) + loss.item() / settings.accumulate
+        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        model.after_step(settings.steps)  # type: ignore[operator]
+        done = step + 1
+        if step % settings.log_every == 0 or done == settings.steps:
+            numbers = {"step": step, "lr": rates[step], "gradient_norm": float(norm), **losses}  # type: ignore[arg-type]
+            log.write(numbers)
+            for name, number in numbers.items():
+                board.add_scalar(name, number, step)
+        if step % settings.picture_every == 0 or done == settings.steps:
+            model.eval()
+            with fabric.autocast():
+                picture = save_picture(run / "pictures" / f"step-{done:06d}.png", model.picture(batch))  # type: ignore[operator]
+            board.add_image("views", picture, step, dataformats="HW")
+            model.train()
+        if done % settings.save_every == 0 or done == settings.steps:
+            checkpoint.save(path, model, optimizer.optimizer, done)
+    board.close()
+
+
+def pretrain(recipe: Section, store: Path | str, run: Path | str, *, progress: Progress = silent) -> Path:
+    """The run folder with a trunk pretrained as the recipe says on the store's training volumes; labels are not read."""
+    run, store_ = Path(run), open_store(store)
+    for name in ("views", "method", "pretrain"):
+        if name not in recipe:
+            raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
+    settings = make(Training, recipe["pretrain"], "pretrain")
+    views = build_views(recipe["views"])
+    torch.manual_seed(settings.seed)
+    trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
+    method = build_method(recipe["method"], trunk)
+    if method.views > views.count:
+        raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
+    rows = select(store_, recipe.get("data", {}), split="train")
+    open_run(run, recipe, store_, {"kind": "pretrain", "volumes": len(rows)})
+    group = "scanner" if views.count > 1 else ""
+    fit(
+        method,
+        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group),
+        settings,
+        run,
+        progress,
+    )
+    return run
+
+
+def _groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trunk = [p for name, p in trainable if name.startswith("trunk.")]
+    rest = [p for name, p in trainable if not name.startswith("trunk.")]
+    return [{"params": trunk, "scale": settings.trunk_lr}, {"params": rest, "scale": 1.0}]
+
+
+def _total(losses: dict[str, torch.Tensor], step: int) -> torch.Tensor:
+    total = torch.stack(list(losses.values())).sum()
+    if not total.isfinite():
+        named = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+        raise UserError(
+            f"step {step}: the loss is not finite ({named}); lower lr or raise warmup; the last checkpoint is kept"
+        )
+    return total

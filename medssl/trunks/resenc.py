@@ -1,0 +1,94 @@
+"""Residual convolutional encoder with an anisotropic pyramid.
+
+The layout of the residual encoders of nnU-Net (Isensee et al., MICCAI 2024, arXiv:2404.09556): a stem at full
+resolution, then stages of residual blocks, each after the first opened by a strided convolution. Strides are given for
+each axis, so that thick slices are not pooled before the plane is.
+Differs: pre-activation is not used and the norm is InstanceNorm with a leaky ReLU throughout, in 2D and 3D alike.
+"""
+
+# B batch, W width, *S space
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from medssl.errors import UserError
+from medssl.trunks.features import Features
+from medssl.views.masks import spread
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+class ResEnc(nn.Module):
+    """A pyramid of `len(widths)` levels. `strides` has one entry a level, for all axes or for each; the first is 1.
+
+    A hidden cell is replaced by `hidden`, a learned value, before the first convolution, so what it held cannot reach
+    any feature. The mask's cells are those of the coarsest level.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, ...],
+        channels: int = 1,
+        widths: tuple[int, ...] = (16, 32, 64, 128),
+        strides: tuple[tuple[int, ...], ...] = (),
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
+        steps = strides or tuple([1 if level == 0 else 2] * self.dims for level in range(len(widths)))
+        if len(steps) != len(widths) or any(len(step) != self.dims for step in steps):
+            raise UserError(f"trunk.strides: {steps} needs one entry of {self.dims} numbers for each of {widths}")
+        self.strides = tuple(
+            tuple(int(torch.tensor([s[a] for s in steps[: n + 1]]).prod()) for a in range(self.dims))
+            for n in range(len(steps))
+        )
+        self.cell = self.strides[-1]
+        self.hidden = nn.Parameter(torch.zeros(channels))
+        before = (channels, *widths[:-1])
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    Residual(self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims)
+                    for n in range(blocks + 1)
+                )
+            )
+            for a, b, step in zip(before, widths, steps, strict=True)
+        )
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
+        """Features of views (B, C, *S); `mask` (B, *S / cell) hides whole cells."""
+        if mask is not None:
+            seen = ~spread(mask.to(x.device), tuple(x.shape[2:]))
+            x = torch.where(seen, x, self.hidden.view(1, -1, *[1] * self.dims).to(x.dtype))
+        pyramid = []
+        for stage in self.stages:
+            x = stage(x)
+            pyramid.append(x)
+        return Features(tuple(pyramid), x.flatten(2).mean(2))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the first may stride, and then the shortcut averages."""
+
+    def __init__(self, dims: int, before: int, after: int, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        conv, norm = CONV[dims], NORM[dims]
+        self.body = nn.Sequential(
+            conv(before, after, 3, stride, padding=1, bias=False),
+            norm(after, affine=True),
+            nn.LeakyReLU(0.01),
+            conv(after, after, 3, padding=1, bias=False),
+            norm(after, affine=True),
+        )
+        pool = (nn.AvgPool2d, nn.AvgPool3d)[dims - 2]
+        shrink: nn.Module = pool(stride, stride) if max(stride) > 1 else nn.Identity()
+        widen: nn.Module = conv(before, after, 1, bias=False) if before != after else nn.Identity()
+        self.shortcut = nn.Sequential(shrink, widen)
+        self.act = nn.LeakyReLU(0.01)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The block's output (B, after, *S / stride)."""
+        return self.act(self.body(x) + self.shortcut(x))

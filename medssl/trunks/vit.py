@@ -1,0 +1,77 @@
+"""Plain vision transformer for 2D and 3D views; hidden tokens are dropped before the first block.
+
+Dosovitskiy et al., ICLR 2021, arXiv:2010.11929; dropping hidden tokens as in He et al., CVPR 2022, arXiv:2111.06377.
+Differs: 3D patches of any shape; the pooled feature is the mean of the seen tokens, there is no class token.
+"""
+
+# B batch, N tokens, M seen tokens, E width
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from medssl.errors import UserError
+from medssl.trunks.features import Features
+from medssl.trunks.resenc import CONV
+
+
+class ViT(nn.Module):
+    """Tokens of `patch` voxels through `depth` blocks; the pyramid holds the tokens after a half and all of them.
+
+    Both levels have the patch's stride: a decoder brings them to finer grids. Where a mask is given, hidden cells of
+    the pyramid hold the learned `hidden` token plus their position.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, ...],
+        channels: int = 1,
+        patch: tuple[int, ...] = (8, 8, 8),
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 6,
+    ) -> None:
+        super().__init__()
+        if len(patch) != len(size) or any(n % p for n, p in zip(size, patch, strict=True)):
+            raise UserError(f"trunk.patch: {patch} does not tile views.size {size}; each must divide its axis")
+        if width % heads:
+            raise UserError(f"trunk.heads: {heads} does not divide trunk.width {width}")
+        self.dims, self.channels, self.dim = len(size), channels, width
+        self.cell, self.widths, self.strides = patch, (width, width), (patch, patch)
+        grid = tuple(n // p for n, p in zip(size, patch, strict=True))
+        self.embed = CONV[self.dims](channels, width, patch, patch)
+        self.place = nn.Parameter(torch.randn(1, math.prod(grid), width) * 0.02)
+        self.hidden = nn.Parameter(torch.zeros(width))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
+        """Features of views (B, C, *S); `mask` (B, *S / patch) hides whole tokens, equally many in each row."""
+        cells = self.embed(x)
+        grid = tuple(cells.shape[2:])
+        x_BNE = cells.flatten(2).transpose(1, 2) + self.place
+        seen_BM = None
+        if mask is not None:
+            hidden_BN = mask.flatten(1).to(x.device)
+            seen_BM = hidden_BN.int().argsort(dim=1, stable=True)[:, : int((~hidden_BN[0]).sum())]
+            x_BNE = x_BNE.gather(1, seen_BM[..., None].expand(-1, -1, self.dim))
+        levels = []
+        for number, block in enumerate(self.blocks, 1):
+            x_BNE = block(x_BNE)
+            if number == max(len(self.blocks) // 2, 1):
+                levels.append(x_BNE)
+        x_BNE = self.norm(x_BNE)
+        pyramid = tuple(self._as_grid(level, seen_BM, grid) for level in (*levels, x_BNE))
+        return Features(pyramid, x_BNE.mean(1))
+
+    def _as_grid(self, x_BME: torch.Tensor, seen_BM: torch.Tensor | None, grid: tuple[int, ...]) -> torch.Tensor:
+        if seen_BM is not None:
+            whole = (self.hidden + self.place).to(x_BME.dtype).expand(len(x_BME), -1, -1)
+            x_BME = whole.scatter(1, seen_BM[..., None].expand(-1, -1, self.dim), x_BME)
+        return x_BME.transpose(1, 2).unflatten(2, grid)

@@ -1,0 +1,90 @@
+"""Where to look: a box in millimetres, turned and scaled, as one matrix from view voxels to volume voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medssl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """The law by which a view's place is drawn.
+
+    `size` is the view's grid: two numbers make 2D views, three make 3D ones. `mm` is the box it covers (empty: one view
+    voxel is one volume voxel). `turn` is the largest rotation in degrees about each axis, `zoom` the largest relative
+    change of scale, `shift` the largest move of a box that is larger than the volume, as a fraction of the box.
+    `flips` lists axes that may be mirrored: none by default, because most anatomy has a left and a right.
+    """
+
+    size: tuple[int, ...]
+    mm: tuple[float, ...] = ()
+    turn: float = 10.0
+    zoom: float = 0.1
+    shift: float = 0.05
+    flips: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.size) not in (2, 3) or min(self.size) < 1:
+            raise UserError(f"views.size: {self.size} is not two (2D) or three (3D) positive numbers of voxels")
+        if self.mm and len(self.mm) != len(self.size):
+            raise UserError(f"views.mm: {self.mm} has {len(self.mm)} entries, views.size has {len(self.size)}")
+        if any(axis not in range(len(self.size)) for axis in self.flips):
+            raise UserError(f"views.flips: {self.flips} names an axis that a {len(self.size)}D view lacks; use 0..")
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The view's grid with a third axis of length one in 2D."""
+        i, j, *k = self.size
+        return i, j, k[0] if k else 1
+
+    def centred(self, shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
+        """Matrix (4, 4) from view voxel to volume voxel for the unaltered view of the volume's middle."""
+        return _about((np.array(shape) - 1) / 2, np.eye(3), self._step(affine), self.grid)
+
+    def draw(self, shape: tuple[int, int, int], affine: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A random matrix (4, 4) from view voxel to volume voxel, the box inside the volume wherever it fits."""
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        step = self._step(affine) * (1 + rng.uniform(-self.zoom, self.zoom))
+        half = (np.array(self.grid) - 1) / 2 * step
+        middle = (np.array(shape) - 1) / 2
+        room = middle - half
+        slack = np.where(room > 0, room, self.shift * 2 * half * (np.array(shape) > 1))
+        centre = middle + rng.uniform(-1, 1, 3) * slack
+        turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
+        mirror = np.ones(3)
+        for axis in self.flips:
+            mirror[axis] = rng.choice([-1.0, 1.0])
+        linear = np.diag(1 / spacing) @ turn @ np.diag(spacing) @ np.diag(mirror)
+        return _about(centre, linear, step, self.grid)
+
+    def _step(self, affine: np.ndarray) -> np.ndarray:
+        """Volume voxels between neighbouring view voxels, along each axis."""
+        if not self.mm:
+            return np.ones(3)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        dims = len(self.size)
+        step = np.ones(3)
+        step[:dims] = np.array(self.mm) / np.array(self.size) / spacing[:dims]
+        return step
+
+
+def _about(centre: np.ndarray, linear: np.ndarray, step: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear @ np.diag(step)
+    matrix[:3, 3] = centre - matrix[:3, :3] @ ((np.array(grid) - 1) / 2)
+    return matrix
+
+
+def _rotation(angles: np.ndarray, dims: int) -> np.ndarray:
+    """Rotation by `angles` (radians) about the three axes; in 2D only about the third."""
+    matrix = np.eye(3)
+    for axis in range(3) if dims == 3 else (2,):
+        a, b = [(1, 2), (2, 0), (0, 1)][axis]
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = np.cos(angles[axis])
+        turn[a, b], turn[b, a] = -np.sin(angles[axis]), np.sin(angles[axis])
+        matrix = turn @ matrix
+    return matrix

@@ -1,0 +1,67 @@
+"""Which rows of a store a recipe's `data` section means, and the views its `views` section describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from medssl.errors import UserError
+from medssl.recipe import make
+from medssl.store import Store
+from medssl.views.crops import Crops
+from medssl.views.draw import Views
+from medssl.views.intensity import Intensity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Volumes by modality (DICOM code) and role (bpMRI: t2w, adc, hbv); empty means all.
+
+    `labelled` limits how many patients' labels a training may see, always the same ones; 0 means all.
+    """
+
+    modality: str = ""
+    role: str = ""
+    labelled: int = 0
+
+
+def select(store: Store, section: Mapping[str, Any], *, split: str, target: str = "") -> pd.DataFrame:
+    """Rows of the store in `split`, sorted by id: all, or those with a mask ("mask") or a value for a label.
+
+    Raises UserError when nothing is left, or when fewer patients have labels than `data.labelled` asks for.
+    """
+    choice = make(Selection, section, "data")
+    label = target if target not in ("", "mask") else None
+    masks = True if target == "mask" else None
+    rows = store.rows(split=split, modality=choice.modality or None, label=label, has_mask=masks)
+    if choice.role:
+        rows = rows[rows["role"] == choice.role]
+    if rows.empty:
+        raise UserError(
+            f"store: no volume of split {split!r} with target {target or 'none'!r} matches data {dict(section)}; "
+            "check the recipe's data section and what `medssl prepare` kept"
+        )
+    rows = rows.sort_values("volume_id")
+    if target and split == "train" and choice.labelled:
+        rows = _few(rows, choice.labelled)
+    return rows.reset_index(drop=True)
+
+
+def _few(rows: pd.DataFrame, patients: int) -> pd.DataFrame:
+    known = rows["patient_pid"].drop_duplicates()
+    if patients > len(known):
+        raise UserError(f"data.labelled: {patients} patients asked for, {len(known)} have labels; lower it")
+    return rows[rows["patient_pid"].isin(known[:patients])]
+
+
+def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: bool = True) -> Views:
+    """The views that a recipe's `views` section describes; `count` overrides how many are drawn of a scan."""
+    settings = dict(section)
+    intensity = settings.pop("intensity", None)
+    given = int(settings.pop("count", 2))
+    crops = make(Crops, settings, "views")
+    change = make(Intensity, intensity, "views.intensity") if intensity is not None else None
+    return Views(crops=crops, count=count or given, intensity=change, alter=alter)

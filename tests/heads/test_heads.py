@@ -1,0 +1,88 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from medssl.errors import UserError
+from medssl.evaluate.overlap import dice
+from medssl.heads import HEADS, build_head
+from medssl.trunks import TRUNKS, build_trunk
+
+SMALL = {"resenc": {"widths": ["8", "12"]}, "vit": {"width": "24", "depth": "2", "heads": "2"}}
+SECTIONS = {"classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]}}
+
+
+def build(head, trunk, size):
+    torch.manual_seed(0)
+    section = dict(SMALL[trunk], name=trunk)
+    if trunk == "vit":
+        section["patch"] = ["4"] * len(size)
+    made = build_trunk(section, size)
+    return made, build_head({"name": head, **SECTIONS[head]}, made)
+
+
+def test_every_head_in_the_table_is_tested():
+    assert set(SECTIONS) == set(HEADS)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 8, 16)], ids=["2D", "3D"])
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_a_head_learns_two_scans_by_heart(head, trunk, size):
+    encoder, answer = build(head, trunk, size)
+    torch.manual_seed(1)
+    x = torch.randn(2, 1, *size)
+    target = torch.tensor([0.0, 1.0]) if head == "classify" else (x[:, 0] > 0.5).long()
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *answer.parameters()], lr=1e-2)
+    history = []
+    for _ in range(30):
+        loss = answer.loss(answer(encoder(x), size), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.7 * history[0]
+
+
+def test_shapes_of_answers():
+    trunk, head = build("classify", "resenc", (16, 16))
+    assert head(trunk(torch.randn(3, 1, 16, 16)), (16, 16)).shape == (3,)
+    trunk, head = build("segment", "vit", (16, 8, 16))
+    assert head(trunk(torch.randn(3, 1, 16, 8, 16)), (16, 8, 16)).shape == (3, 3, 16, 8, 16)
+
+
+def test_a_certain_and_right_segmentation_costs_nothing_and_a_blind_one_its_closed_form():
+    _, head = build("segment", "resenc", (16, 16))
+    target = torch.zeros(1, 16, 16, dtype=torch.long)
+    target[:, 4:8], target[:, 8:12] = 1, 2
+    right = 60.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
+    assert head.loss(right, target).item() == pytest.approx(0, abs=1e-5)
+    # uniform answers: cross-entropy ln 3; soft Dice of a structure of n voxels among N: 1 - 2 (n/3) / (n + N/3)
+    voxels, size = 256, 64
+    blind = 1 - 2 * (size / 3) / (size + voxels / 3)
+    assert head.loss(torch.zeros(1, 3, 16, 16), target).item() == pytest.approx(math.log(3) + blind, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"name": "detect"}, "no head called 'detect'"),
+        ({"name": "classify"}, "needs 'label'"),
+        ({"name": "segment", "structures": []}, "head.structures: empty"),
+        ({"name": "segment", "structure": ["a"]}, "did you mean 'structures'"),
+    ],
+)
+def test_a_head_that_cannot_be_built_says_why(section, message):
+    with pytest.raises(UserError, match=message):
+        build_head(section, build_trunk({"widths": ["4", "4"]}, (8, 8)))
+
+
+def test_dice_of_known_overlaps():
+    a = np.zeros((4, 4), bool)
+    a[:2] = True
+    assert dice(a, a) == 1.0
+    assert dice(a, ~a) == 0.0
+    assert dice(a, np.zeros_like(a)) == 0.0
+    assert dice(a, np.ones_like(a)) == pytest.approx(2 * 8 / 24)
+    assert math.isnan(dice(np.zeros_like(a), np.zeros_like(a)))

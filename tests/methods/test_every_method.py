@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+import torch
+
+from medssl.errors import UserError
+from medssl.methods import TERMS, build_method
+from medssl.methods.local import at, shared_places
+from medssl.methods.rebuild import whitened
+from medssl.trunks import TRUNKS, build_trunk
+from medssl.views import Batch, Crops
+from medssl.views.geometry import sample
+
+SMALL = {"resenc": {"widths": ["8", "12"]}, "vit": {"width": "24", "depth": "2", "heads": "2"}}
+METHODS = {
+    "rebuild": {"rebuild": {}},
+    "rebuild whitened": {"rebuild": {"whiten": "true"}},
+    "contrast": {"contrast": {}},
+    "local": {"local": {"points": "16", "apart_mm": "3"}},
+    "together": {"rebuild": {}, "contrast": {"masked": "true", "weight": "0.5"}, "local": {"points": "16"}},
+    "teacher": {"contrast": {"teacher": "true"}, "teacher_half_life": "0.1"},
+}
+SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
+
+
+def batch(size, views=2, scans=4):
+    """Two altered views of smooth random scans, with the matrices that tell where they lie."""
+    rng = np.random.default_rng(0)
+    crops, shape = Crops(size=size, turn=10), (*(n + 8 for n in size), 1)[:3]
+    images, places = [], []
+    for scan in range(scans):
+        wave = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+        box = np.sin(wave * rng.uniform(0.2, 0.6, (3, 1, 1, 1)) + scan).sum(0, keepdims=True)
+        drawn = [crops.draw(shape, np.eye(4), rng) for _ in range(views)]
+        seen = [sample(box, place, crops.grid) for place in drawn]
+        images.append(torch.stack([x if len(size) == 3 else x[..., 0] for x in seen]))
+        places.append(torch.from_numpy(np.stack(drawn)))
+    who = torch.arange(scans)
+    return Batch(torch.stack(images, 1), torch.stack(places, 1), who, who // 4, torch.empty(0))
+
+
+def build(method, trunk, size):
+    torch.manual_seed(0)
+    section = dict(SMALL[trunk], name=trunk)
+    if trunk == "vit":
+        section["patch"] = ["4"] * len(size)
+    return build_method(METHODS[method], build_trunk(section, size))
+
+
+def test_every_term_in_the_table_is_tested():
+    assert {term for method in METHODS.values() for term in method if term in TERMS} == set(TERMS)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+@pytest.mark.parametrize("name", sorted(METHODS))
+class TestMethod:
+    def test_losses_are_finite_and_reach_the_trunk_but_not_the_teacher(self, name, trunk, size):
+        method = build(name, trunk, size)
+        losses = method(batch(size))
+        assert set(losses) == set(method.terms)
+        assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+        sum(losses.values()).backward()
+        assert sum(p.grad.abs().sum() for p in method.trunk.parameters() if p.grad is not None) > 0
+        if method.teacher is not None:
+            assert all(p.grad is None for p in method.teacher.parameters())
+
+    def test_the_loss_falls_on_one_batch(self, name, trunk, size):
+        method, seen = build(name, trunk, size), batch(size)
+        optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+        history = []
+        for step in range(25):
+            torch.manual_seed(step % 2)
+            loss = sum(method(seen).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            method.after_step(25)
+            history.append(loss.item())
+        assert np.mean(history[-4:]) < 0.97 * np.mean(history[:4])
+
+    def test_pictures_have_one_row_a_view(self, name, trunk, size):
+        for image in build(name, trunk, size).picture(batch(size)).values():
+            assert image.shape == (8, *size)
+
+
+def test_the_trunk_runs_once_for_terms_that_share_a_forward():
+    method = build("together", "resenc", (16, 16))
+    calls = []
+    method.trunk.register_forward_hook(lambda *_: calls.append(1))
+    method(batch((16, 16)))
+    assert len(calls) == 2  # masked views for rebuild and contrast, whole views for places
+
+
+def test_rebuild_scores_hidden_voxels_only():
+    method = build("rebuild", "resenc", (16, 16))
+    seen = batch((16, 16))
+    torch.manual_seed(5)
+    before = method(seen)["rebuild"]
+    with torch.no_grad():
+        method.terms["rebuild"].head.weight.zero_()
+        method.terms["rebuild"].head.bias.zero_()
+    torch.manual_seed(5)
+    from medssl.methods.method import Bank
+    from medssl.views.masks import spread
+
+    bank = Bank(method, seen)
+    hidden = spread(bank.mask, (16, 16))
+    torch.manual_seed(5)
+    guess_zero = method(seen)["rebuild"]
+    assert guess_zero.item() == pytest.approx(bank.x_RCS[hidden].square().mean().item(), rel=1e-5)
+    assert before.item() != pytest.approx(guess_zero.item())
+
+
+def test_the_teacher_moves_half_way_in_its_half_life():
+    method = build("teacher", "resenc", (16, 16))
+    start = [p.clone() for p in method.teacher.parameters()]
+    with torch.no_grad():
+        for p in method.trunk.parameters():
+            p.add_(1.0)
+    for _ in range(10):
+        method.after_step(100)  # half life .1 of 100 steps
+    for before, after in zip(start, method.teacher.parameters(), strict=True):
+        assert torch.allclose(after - before, torch.full_like(before, 0.5), atol=1e-4)
+
+
+def test_the_same_place_is_the_same_place():
+    size = (16, 8, 16)
+    seen = batch(size)
+    here, there = shared_places(seen.to_mm[:, 1], size, 64)
+    assert len(here) > 16
+    assert torch.allclose(here @ seen.to_mm[0, 1].T, there @ seen.to_mm[1, 1].T, atol=1e-9)
+    first, second = at(seen.x[0, 1], here), at(seen.x[1, 1], there)
+    assert (first - second).abs().mean() < 0.1 * first.std()
+
+
+def test_at_reads_voxels_exactly():
+    x = torch.randn(2, 5, 6, 7)
+    index = torch.tensor([[0, 0, 0, 1], [4, 5, 6, 1], [2, 3, 1, 1]], dtype=torch.float64)
+    assert torch.allclose(at(x, index), torch.stack([x[:, 0, 0, 0], x[:, 4, 5, 6], x[:, 2, 3, 1]]), atol=1e-5)
+
+
+def test_whitening_leaves_air_flat():
+    x = torch.zeros(1, 1, 8, 8)
+    x[..., :4, :4] = torch.randn(4, 4)
+    y = whitened(x, (4, 4))
+    assert torch.equal(y[..., 4:, 4:], torch.zeros(1, 1, 4, 4))
+    assert y[..., :4, :4].mean().item() == pytest.approx(0, abs=1e-5)
+    assert y[..., :4, :4].square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"rebuilt": {}}, "no term called 'rebuilt'"),
+        ({"mask_ratio": "0.5"}, "names no term"),
+        ({"rebuild": {"mask": "0.5"}}, r"method\.rebuild\.mask"),
+        ({"rebuild": {}, "mask_ratio": "1.5"}, "not between 0 and 1"),
+        ({"rebuild": {}, "mask_ration": "0.5"}, "did you mean 'mask_ratio'"),
+    ],
+)
+def test_a_method_that_cannot_be_built_says_why(section, message):
+    with pytest.raises(UserError, match=message):
+        build_method(section, build_trunk({"widths": ["4", "4"]}, (8, 8)))
+
+
+def test_contrast_asks_for_its_second_view_and_for_a_teacher_it_lacks():
+    method = build_method({"contrast": {}}, build_trunk({"widths": ["4", "4"]}, (16, 16)))
+    with pytest.raises(UserError, match=r"views\.count"):
+        method(batch((16, 16), views=1))
+    lacking = build_method({"contrast": {"teacher": "true"}}, build_trunk({"widths": ["4", "4"]}, (16, 16)))
+    with pytest.raises(UserError, match="teacher_half_life"):
+        lacking(batch((16, 16)))

@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import torch
+
+from medssl import checkpoint
+from medssl.adapt import build_model, finetune, load_trunk
+from medssl.errors import UserError
+from medssl.recipe import read_recipe
+from medssl.train import pretrain
+from medssl.views import Steps
+from medssl.views.select import build_views, select
+
+SEGMENT = ["head={name: segment, structures: [ball]}"]
+
+
+def recipe(balls, *changes):
+    return read_recipe(balls / "recipe.yaml", changes)
+
+
+def test_a_pretrained_trunk_and_decoder_arrive_bit_for_bit(balls, tmp_path):
+    trunk = pretrain(recipe(balls, "pretrain.steps=2"), balls / "store", tmp_path / "trunk")
+    model = build_model(recipe(balls, *SEGMENT))
+    load_trunk(model, trunk)
+    for prefix, module in ("trunk.", model.trunk), ("decoder.", model.head.decoder):
+        pretrained = checkpoint.weights(trunk / "last.safetensors", prefix)
+        assert all(torch.equal(value, pretrained[name]) for name, value in module.state_dict().items())
+
+
+def test_a_trunk_of_another_shape_is_refused(balls, tmp_path):
+    trunk = pretrain(recipe(balls, "pretrain.steps=1"), balls / "store", tmp_path / "trunk")
+    with pytest.raises(UserError, match="does not fit this recipe"):
+        finetune(recipe(balls, "trunk.widths=[4, 8, 16]"), balls / "store", tmp_path / "run", start=trunk)
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_labels_are_the_same_few_patients_every_time(balls, tmp_path):
+    few = recipe(balls, "data.labelled=4", "finetune.steps=1")
+    run = finetune(few, balls / "store", tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())["facts"]
+    assert facts["patients"] == 4
+    assert facts["start"] == "scratch"
+    from medssl.store import open_store
+
+    store = open_store(balls / "store")
+    once, again = (select(store, few["data"], split="train", target="big")["volume_id"].tolist() for _ in range(2))
+    more = select(store, {"labelled": "8"}, split="train", target="big")["volume_id"].tolist()
+    assert once == again
+    assert set(once) <= set(more)
+
+
+def test_more_labels_than_there_are_is_said(balls, tmp_path):
+    with pytest.raises(UserError, match=r"data\.labelled: 999 patients asked for"):
+        finetune(recipe(balls, "data.labelled=999"), balls / "store", tmp_path / "run")
+
+
+def test_one_class_only_is_said(balls, tmp_path):
+    with pytest.raises(UserError, match=r"label 'big': all .* training volumes have the value"):
+        finetune(recipe(balls, "data.labelled=1"), balls / "store", tmp_path / "run")
+
+
+def test_an_unknown_label_or_an_empty_selection_is_said(balls, tmp_path):
+    with pytest.raises(UserError, match="'small'"):
+        finetune(recipe(balls, "head.label=small"), balls / "store", tmp_path / "run")
+    with pytest.raises(UserError, match="no volume of split 'train'"):
+        finetune(recipe(balls, "data.modality=CT"), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_targets_follow_their_volumes(balls):
+    from medssl.store import open_store
+
+    store = open_store(balls / "store")
+    rows = select(store, {}, split="train", target="big")
+    batch = Steps(store, rows, build_views({"size": ["16"] * 3}, count=1), batch=4, seed=0, target="big")[0]
+    for x, label in zip(batch.x[0, :, 0], batch.target, strict=True):
+        bright = (x > (x.min() + x.max()) / 2).float().mean()
+        assert (bright > 0.08) == bool(label)
+
+
+def test_masks_follow_their_volumes(balls):
+    from medssl.store import open_store
+
+    store = open_store(balls / "store")
+    rows = select(store, {}, split="train", target="mask")
+    batch = Steps(store, rows, build_views({"size": ["16"] * 3, "turn": "20"}, count=1), batch=4, seed=0, target="mask")[3]
+    for x, mask in zip(batch.x[0, :, 0], batch.target, strict=True):
+        assert x[mask == 1].mean() > x[mask == 0].mean() + 1
+
+
+@pytest.mark.slow
+def test_it_learns_to_find_the_ball(balls, tmp_path):
+    from medssl.predict import predict
+
+    learn = recipe(balls, *SEGMENT, "finetune.steps=80", "finetune.batch=4", "finetune.lr=1e-2")
+    run = finetune(learn, balls / "store", tmp_path / "run")
+    table = predict(run, balls / "store", tmp_path / "p.csv", splits=["test"])
+    assert table["dice_ball"].mean() > 0.8

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from medssl import checkpoint
+from medssl.errors import UserError
+
+
+def trained(steps):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def test_weights_optimizer_and_step_come_back(tmp_path):
+    path = tmp_path / "last.safetensors"
+    model, optimizer = trained(3)
+    checkpoint.save(path, model, optimizer, 3)
+    other, its_optimizer = trained(0)
+    assert checkpoint.restore(path, other, its_optimizer) == 3
+    for pair in (model, optimizer), (other, its_optimizer):
+        pair[0](torch.ones(1, 3)).square().sum().backward()
+        pair[1].step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_nothing_saved_is_step_zero(tmp_path):
+    model, optimizer = trained(0)
+    assert checkpoint.restore(tmp_path / "none", model, optimizer) == 0
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoint.read(tmp_path / "none")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "last.safetensors"
+    model, optimizer = trained(1)
+    checkpoint.save(path, model, optimizer, 1)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"last\.safetensors: not a whole safetensors file"):
+        checkpoint.restore(path, model, optimizer)
+    path.write_bytes(b"\x00" * 10)
+    with pytest.raises(UserError, match="not a checkpoint of ours"):
+        checkpoint.steps_done(path)
+
+
+def test_weights_of_one_part(tmp_path):
+    path = tmp_path / "last.safetensors"
+    model = torch.nn.ModuleDict({"trunk": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)})
+    checkpoint.save(path, model, torch.optim.AdamW(model.parameters()), 0)
+    assert set(checkpoint.weights(path, "trunk.")) == {"weight", "bias"}

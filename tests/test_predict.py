@@ -1,0 +1,81 @@
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from medssl.adapt import finetune
+from medssl.errors import UserError
+from medssl.evaluate import read_predictions
+from medssl.evaluate.overlap import dice
+from medssl.predict import predict
+from medssl.recipe import read_recipe
+from medssl.store import open_store
+from medssl.train import pretrain
+
+SEGMENT = ["head={name: segment, structures: [ball]}"]
+
+
+@pytest.fixture(scope="module")
+def classifier(balls, tmp_path_factory):
+    return finetune(read_recipe(balls / "recipe.yaml"), balls / "store", tmp_path_factory.mktemp("c") / "run")
+
+
+@pytest.fixture(scope="module")
+def segmenter(balls, tmp_path_factory):
+    recipe = read_recipe(balls / "recipe.yaml", SEGMENT)
+    return finetune(recipe, balls / "store", tmp_path_factory.mktemp("s") / "run")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_that_the_judges_accept(balls, classifier, tmp_path, ending):
+    table = predict(classifier, balls / "store", tmp_path / f"p.{ending}")
+    read = read_predictions(tmp_path / f"p.{ending}")
+    store = open_store(balls / "store")
+    wanted = pd.concat([store.rows(split=split, label="big") for split in ("val", "test")])
+    assert sorted(read["sample_id"]) == sorted(wanted["volume_id"])
+    assert read["score"].between(0, 1).all()
+    truth = wanted.set_index("volume_id")["big"]
+    assert (read.set_index("sample_id")["label"] == truth[read["sample_id"]]).all()
+    assert {"sex", "race", "age_band", "scanner"} <= set(read)
+    assert np.allclose(read["score"].to_numpy(float), table["score"])
+
+
+def test_the_same_run_answers_the_same_twice(balls, classifier, tmp_path):
+    once, again = (predict(classifier, balls / "store", tmp_path / f"{n}.csv") for n in range(2))
+    assert once.equals(again)
+
+
+def test_dice_columns_are_those_of_the_masks_written(balls, segmenter, tmp_path):
+    table = predict(segmenter, balls / "store", tmp_path / "p.csv", splits=["test"], masks=tmp_path / "masks")
+    store = open_store(balls / "store")
+    for row in table.itertuples():
+        image = nib.load(tmp_path / "masks" / f"{row.sample_id}.nii.gz")
+        truth = store.read(row.sample_id, "mask")[0]
+        assert image.shape == truth.shape
+        assert np.allclose(image.affine, store.affine(row.sample_id), atol=1e-4)
+        assert row.dice_ball == pytest.approx(dice(truth == 1, np.asarray(image.dataobj) == 1))
+    assert table["label"].isna().all()
+
+
+def test_what_cannot_be_predicted_with_is_said(balls, classifier, tmp_path):
+    with pytest.raises(UserError, match="no run here"):
+        predict(tmp_path, balls / "store", tmp_path / "p.csv")
+    with pytest.raises(UserError, match=r"is \.parquet or \.csv"):
+        predict(classifier, balls / "store", tmp_path / "p.txt")
+    with pytest.raises(UserError, match="no volume of split 'never'"):
+        predict(classifier, balls / "store", tmp_path / "p.csv", splits=["never"])
+    trunk = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=1"]), balls / "store", tmp_path / "trunk")
+    with pytest.raises(UserError, match="has no head"):
+        predict(trunk, balls / "store", tmp_path / "p.csv")
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_an_unfinished_run_is_not_predicted_with(balls, classifier, tmp_path):
+    import shutil
+
+    half = tmp_path / "half"
+    shutil.copytree(classifier, half)
+    text = (half / "run.json").read_text().replace('"steps": "6"', '"steps": "60"')
+    (half / "run.json").write_text(text)
+    with pytest.raises(UserError, match="stopped after 6 of 60 steps"):
+        predict(half, balls / "store", tmp_path / "p.csv")

@@ -1,0 +1,89 @@
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from medssl.errors import UserError
+from medssl.recipe import make, read_recipe, read_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven:
+    degrees: float
+    racks: int = 2
+    fan: bool = False
+    name: str = ""
+    mode: Literal["bake", "grill"] = "bake"
+    size: tuple[int, ...] = ()
+    door: tuple[float, float] = (1.0, 2.0)
+    timer: int | None = None
+    dishes: dict[str, int] | None = None
+    strides: tuple[tuple[int, ...], ...] = ()
+
+
+def test_text_becomes_what_the_signature_says(tmp_path):
+    path = tmp_path / "oven.yaml"
+    path.write_text(
+        "degrees: 1e-4\nracks: 1_000\nfan: TRUE\nname: 012\nmode: grill\nsize: [1, 2, 3]\ndoor: [0.5, 1]\n"
+        "timer: null\ndishes: {pie: 2}\nstrides: [[1, 1], [2, 2]]\n"
+    )
+    oven = make(Oven, read_yaml(path), "oven")
+    assert oven == Oven(
+        degrees=1e-4, racks=1000, fan=True, name="012", mode="grill", size=(1, 2, 3), door=(0.5, 1.0), timer=None,
+        dishes={"pie": 2}, strides=((1, 1), (2, 2)),
+    )  # fmt: skip
+
+
+def test_words_that_yaml_likes_to_change_stay_words(tmp_path):
+    path = tmp_path / "norway.yaml"
+    path.write_text("a: NO\nb: NA\nc: 012\nd: 1:30\n")
+    assert read_yaml(path) == {"a": "NO", "b": "NA", "c": "012", "d": "1:30"}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"degrees": "hot"}, r"oven\.degrees: cannot read 'hot' as float"),
+        ({"degrees": "1", "rack": "3"}, r"oven\.rack: Oven has no such setting; did you mean 'racks'"),
+        ({"degrees": "1", "fan": "yes"}, "true or false"),
+        ({"degrees": "1", "mode": "boil"}, "'boil' is not one of bake, grill"),
+        ({"degrees": "1", "size": "3"}, r"not a list; write \[a, b\]"),
+        ({"degrees": "1", "door": ["1"]}, "has 1 entries, 2 are needed"),
+        ({"degrees": "1", "dishes": "pie"}, "not a mapping"),
+        ({}, "needs 'degrees'"),
+    ],
+)
+def test_mistakes_name_the_thing_the_value_and_the_remedy(section, message):
+    with pytest.raises(UserError, match=message):
+        make(Oven, section, "oven")
+
+
+def test_changes_from_the_command_line_are_applied_and_checked(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("pretrain: {steps: 10}\n")
+    changed = read_recipe(path, ["pretrain.steps=20", "views.size=[8, 8]", "name=x"])
+    assert changed == {"pretrain": {"steps": "20"}, "views": {"size": ["8", "8"]}, "name": "x"}
+    with pytest.raises(UserError, match=r"section\.key=value"):
+        read_recipe(path, ["steps"])
+    with pytest.raises(UserError, match="is a value"):
+        read_recipe(path, ["pretrain.steps.more=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pretrian: {steps: 1}\n", "no section called 'pretrian'; did you mean 'pretrain'"),
+        ("- 1\n- 2\n", "holds list"),
+        ("a: [1\n", "not readable as YAML"),
+    ],
+)
+def test_a_broken_recipe_says_where(tmp_path, text, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_recipe(path)
+
+
+def test_no_recipe_is_said_plainly(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_recipe(tmp_path / "none.yaml")

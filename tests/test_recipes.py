@@ -1,0 +1,61 @@
+"""Every recipe that ships: it loads, it resolves, and every training it describes takes two steps on phantoms."""
+
+from pathlib import Path
+
+import pytest
+
+from medssl.adapt import finetune
+from medssl.recipe import make, read_recipe
+from medssl.store import Preparation, open_store, prepare
+from medssl.train import pretrain
+
+RECIPES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.yaml"))
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 4
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_the_header_says_how_to_run_it_and_what_it_reached(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("medssl " in line for line in header)
+    assert any("measured" in line.lower() or "reaches" in line.lower() for line in header)
+
+
+@pytest.fixture(scope="session")
+def phantom_cohort(tmp_path_factory):
+    """A small phantom hospital with every modality, indexed by its shipped card."""
+    from medssl.manifest import index, read_card
+    from medssl.phantom import PhantomSettings, write_archive
+
+    folder = tmp_path_factory.mktemp("phantom")
+    sizes = PhantomSettings(eye_patients=12, prostate_patients=10, chest_patients=2, xray_patients=14, head_patients=2)
+    write_archive(folder / "archive", sizes)
+    card = Path(__file__).parent.parent / "data_manifests" / "phantom.yaml"
+    index(folder / "archive", folder / "cohort", card=read_card(card))
+    return folder
+
+
+def standing_in(recipe):
+    """The phantom content that stands in for the real data of a recipe: the same modality, its labels and masks."""
+    modality = recipe.get("data", {}).get("modality", "")
+    changes = {"OPT": ["head.label=glaucoma"], "MR": ["data.role=t2w", "head.structures=[gland, lesion]"]}.get(modality, [])
+    return [c for c in changes if c.split("=")[0].split(".")[0] in recipe and not (
+        "label" in c and recipe["head"].get("name") != "classify")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_training_takes_two_steps(path, phantom_cohort, tmp_path):
+    recipe = read_recipe(path)
+    store = phantom_cohort / "stores" / path.stem
+    prepare(phantom_cohort / "cohort", store, settings=make(Preparation, recipe.get("prepare", {}), "prepare"))
+    short = [f"{s}.{k}={v}" for s in ("pretrain", "finetune") if s in recipe for k, v in (("steps", 2), ("batch", 2))]
+    recipe = read_recipe(path, [*short, "data.labelled=0", *standing_in(recipe)])
+    start = None
+    if "method" in recipe:
+        start = pretrain(recipe, store, tmp_path / "trunk")
+        assert (start / "last.safetensors").exists()
+    if "finetune" in recipe and recipe["head"].get("label", "") in {"", *open_store(store).labels["name"]}:
+        assert (finetune(recipe, store, tmp_path / "model", start=start) / "last.safetensors").exists()

@@ -1,0 +1,139 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from medssl import checkpoint
+from medssl.errors import UserError
+from medssl.recipe import read_recipe
+from medssl.runs import Log, read_log
+from medssl.train import Training, pretrain
+
+
+def tensors(run):
+    return checkpoint.read(run / "last.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_weights_log_and_pictures(balls, tmp_path):
+    run = pretrain(read_recipe(balls / "recipe.yaml"), balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(run / "last.safetensors") == 6
+    with (run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(6))
+    assert {"lr", "gradient_norm", "rebuild", "contrast"} <= set(rows[0])
+    assert [p.name for p in sorted((run / "pictures").iterdir())] == ["step-000001.png", "step-000005.png", "step-000006.png"]
+    assert list((run / "tensorboard").iterdir())
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"]["pretrain"]["steps"] == "6"
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_a_finished_run_is_kept_and_another_recipe_is_refused(balls, tmp_path):
+    recipe = read_recipe(balls / "recipe.yaml", ["pretrain.steps=2"])
+    run = pretrain(recipe, balls / "store", tmp_path / "run")
+    before = (run / "last.safetensors").stat().st_mtime_ns
+    pretrain(recipe, balls / "store", run)
+    assert (run / "last.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="another recipe .differs in pretrain"):
+        pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=3"]), balls / "store", run)
+
+
+def test_accumulated_batches_make_one_step(balls, tmp_path):
+    recipe = read_recipe(balls / "recipe.yaml", ["pretrain.steps=2", "pretrain.accumulate=3"])
+    run = pretrain(recipe, balls / "store", tmp_path / "run")
+    assert len(read_log(run / "log.csv")) == 2
+    plain = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=2"]), balls / "store", tmp_path / "plain")
+    assert not same(tensors(run), tensors(plain))
+
+
+def test_workers_change_nothing(balls, tmp_path):
+    changes = ["pretrain.steps=3"]
+    alone = pretrain(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path / "a")
+    helped = pretrain(read_recipe(balls / "recipe.yaml", [*changes, "pretrain.workers=1"]), balls / "store", tmp_path / "b")
+    assert same(tensors(alone), tensors(helped))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(balls, tmp_path, monkeypatch):
+    from medssl.methods import Rebuild
+
+    calls = []
+    forward = Rebuild.forward
+
+    def breaks(self, bank):
+        calls.append(1)
+        return forward(self, bank) * (np.nan if len(calls) == 5 else 1)
+
+    monkeypatch.setattr(Rebuild, "forward", breaks)
+    with pytest.raises(UserError, match=r"step 4: the loss is not finite .rebuild nan"):
+        pretrain(read_recipe(balls / "recipe.yaml"), balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") == 4
+
+
+@pytest.mark.parametrize("change", ["pretrain.steps=0", "pretrain.batch=-1"])
+def test_impossible_trainings_are_refused(balls, tmp_path, change):
+    with pytest.raises(UserError, match="not a positive whole number"):
+        pretrain(read_recipe(balls / "recipe.yaml", [change]), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_views_are_refused_before_any_work(balls, tmp_path):
+    with pytest.raises(UserError, match=r"views\.count: 1, but method compares 2"):
+        pretrain(read_recipe(balls / "recipe.yaml", ["views.count=1"]), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_log_forgets_what_a_resumed_run_will_do_again(tmp_path):
+    log = Log(tmp_path / "log.csv", 0)
+    for step in range(5):
+        log.write({"step": step, "loss": 1 / (step + 1)})
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("5,0.1")  # cut short by a kill, yet a whole row: it will be written again
+    log = Log(tmp_path / "log.csv", 3)
+    log.write({"step": 3, "loss": 0.5})
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == ["0", "1", "2", "3"]
+
+
+def test_defaults_are_a_whole_training():
+    assert Training(steps=1).accumulate == 1
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_step_ends_in_the_same_bits(balls, tmp_path):
+    """kill -9 at random moments of a real process, again and again until it is through."""
+    changes = ["pretrain.steps=40", "pretrain.save_every=3", "method.teacher_half_life=0.1"]
+    changes += ["method.contrast={teacher: true, weight: 0.1}", "pretrain.precision=bf16-mixed"]
+    recipe = read_recipe(balls / "recipe.yaml", changes)
+    threads, rng = torch.get_num_threads(), np.random.default_rng(int(time.time()))
+    whole = pretrain(recipe, balls / "store", tmp_path / "whole")
+    command = [sys.executable, "-m", "medssl", "pretrain", str(balls / "recipe.yaml"), "--store", str(balls / "store")]
+    command += ["--run", str(tmp_path / "killed"), *(part for change in changes for part in ("--set", change))]
+    kills, last = 0, tmp_path / "killed" / "last.safetensors"
+    for _ in range(60):
+        started = checkpoint.steps_done(last)
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stderr=subprocess.PIPE)
+        if kills < 3:
+            while process.poll() is None and checkpoint.steps_done(last) <= started:
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 0.3))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+        if process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, process.stderr.read()
+    assert kills >= 1
+    assert same(tensors(whole), tensors(tmp_path / "killed"))
+    assert [row["step"] for row in read_log(whole / "log.csv")] == [
+        row["step"] for row in read_log(tmp_path / "killed" / "log.csv")
+    ]

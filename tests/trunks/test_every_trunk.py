@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from medssl.errors import UserError
+from medssl.trunks import TRUNKS, build_trunk
+from medssl.trunks.decoder import Decoder
+from medssl.views.masks import random_mask, spread
+
+SETTINGS = {
+    "resenc": {"widths": ["8", "16", "24"]},
+    "vit": {"width": "24", "depth": "2", "heads": "3"},
+}
+SIZES = [(16, 24), (16, 8, 24)]
+
+
+def build(name, size, **changes):
+    torch.manual_seed(0)
+    settings = {"name": name, **SETTINGS[name], **changes}
+    if name == "vit":
+        settings.setdefault("patch", ["4"] * len(size))
+    return build_trunk(settings, size)
+
+
+def test_every_trunk_in_the_table_is_tested():
+    assert set(SETTINGS) == set(TRUNKS)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2D", "3D"])
+@pytest.mark.parametrize("name", sorted(TRUNKS))
+class TestTrunk:
+    def test_the_pyramid_has_the_shape_it_promises(self, name, size):
+        trunk = build(name, size)
+        features = trunk(torch.randn(2, 1, *size))
+        assert features.pooled.shape == (2, trunk.dim)
+        assert len(features.pyramid) == len(trunk.widths) == len(trunk.strides)
+        for level, width, stride in zip(features.pyramid, trunk.widths, trunk.strides, strict=True):
+            assert level.shape == (2, width, *(n // s for n, s in zip(size, stride, strict=True)))
+
+    def test_hidden_voxels_cannot_change_anything(self, name, size):
+        trunk = build(name, size).eval()
+        x = torch.randn(2, 1, *size)
+        mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
+        changed = torch.where(spread(mask, size), torch.randn_like(x) * 9, x)
+        for a, b in zip(trunk(x, mask).pyramid, trunk(changed, mask).pyramid, strict=True):
+            assert torch.equal(a, b)
+        assert torch.equal(trunk(x, mask).pooled, trunk(changed, mask).pooled)
+
+    def test_seen_voxels_do_change_it(self, name, size):
+        trunk = build(name, size).eval()
+        x = torch.randn(2, 1, *size)
+        mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
+        changed = torch.where(spread(mask, size), x, torch.randn_like(x))
+        assert not torch.allclose(trunk(x, mask).pooled, trunk(changed, mask).pooled)
+
+    def test_every_weight_gets_a_gradient(self, name, size):
+        trunk = build(name, size)
+        decoder = Decoder(trunk)
+        x = torch.randn(2, 1, *size)
+        mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
+        features = trunk(x, mask)
+        # Squared and weighted: the mean of a layer norm's output has no gradient of its own.
+        (decoder(features, size).square().mean() + (features.pooled * torch.randn_like(features.pooled)).mean()).backward()
+        without = [n for module in (trunk, decoder) for n, p in module.named_parameters() if p.grad is None]
+        assert without == []
+
+    def test_state_round_trips(self, name, size):
+        first, second = build(name, size).eval(), build(name, size).eval()
+        for parameter in second.parameters():
+            torch.nn.init.normal_(parameter)
+        second.load_state_dict(first.state_dict())
+        x = torch.randn(1, 1, *size)
+        assert torch.equal(first(x).pooled, second(x).pooled)
+
+    def test_the_decoder_reaches_every_voxel(self, name, size):
+        trunk = build(name, size)
+        decoder = Decoder(trunk)
+        assert decoder(trunk(torch.randn(1, 1, *size)), size).shape == (1, decoder.width, *size)
+
+
+def test_anisotropic_strides_leave_the_thick_axis_alone():
+    trunk = build("resenc", (16, 16, 4), strides=[["1", "1", "1"], ["2", "2", "1"], ["2", "2", "1"]])
+    assert trunk.strides == ((1, 1, 1), (2, 2, 1), (4, 4, 1))
+    assert trunk(torch.randn(1, 1, 16, 16, 4)).pyramid[-1].shape == (1, 24, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("section", "size", "message"),
+    [
+        ({"name": "resnet"}, (16, 16), "no trunk called 'resnet'"),
+        ({"name": "resenc", "width": ["8"]}, (16, 16), "did you mean 'widths'"),
+        ({"name": "resenc", "widths": ["8", "8", "8"]}, (18, 16), "not a multiple"),
+        ({"name": "resenc", "strides": [["1", "1"]]}, (16, 16), "trunk.strides"),
+        ({"name": "vit", "patch": ["5", "5"]}, (16, 16), "does not tile"),
+        ({"name": "vit", "patch": ["4", "4"], "width": "25"}, (16, 16), "does not divide"),
+    ],
+)
+def test_a_trunk_that_cannot_be_built_says_why(section, size, message):
+    with pytest.raises(UserError, match=message):
+        build_trunk(section, size)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medssl.errors import UserError
+from medssl.views.crops import Crops
+from medssl.views.geometry import bounding_box, sample
+
+
+def ramp(shape, affine):
+    """A volume whose three channels are its own world coordinates: whoever reads it back knows where they are."""
+    index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij"), np.ones(shape)], -1)
+    return np.moveaxis(index @ affine[:3].T, -1, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    spacing=st.tuples(*[st.floats(0.4, 4.0)] * 3),
+    size=st.sampled_from([(8, 8, 8), (4, 10, 6)]),
+)
+def test_a_view_knows_its_millimetres(seed, spacing, size):
+    shape, rng = (24, 30, 20), np.random.default_rng(seed)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = rng.normal(size=3) * 20
+    place = Crops(size=size, turn=25, zoom=0.2, flips=(0, 2)).draw(shape, affine, rng)
+    start, stop = bounding_box(place, size, shape)
+    shift = np.eye(4)
+    shift[:3, 3] = -start
+    box = ramp(shape, affine)[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    seen = sample(box, shift @ place, size).numpy()
+    index = np.stack([*np.meshgrid(*map(np.arange, size), indexing="ij"), np.ones(size)], -1)
+    inside = (((index @ place[:3].T) >= 0) & (index @ place[:3].T <= np.array(shape) - 1)).all(-1)
+    told = np.moveaxis(index @ (affine @ place)[:3].T, -1, 0)
+    assert np.abs(seen - told)[:, inside].max() < 1e-3
+    assert inside.mean() > 0.3
+
+
+def test_2d_views_lie_in_the_only_slice():
+    place = Crops(size=(16, 16), turn=30).draw((40, 50, 1), np.eye(4), np.random.default_rng(1))
+    corners = np.array([[0, 0, 0, 1], [15, 15, 0, 1]]) @ place.T
+    assert np.allclose(corners[:, 2], 0)
+
+
+def test_crops_in_mm_cover_those_mm():
+    crops = Crops(size=(10, 10, 5), mm=(30, 30, 20), turn=0, zoom=0)
+    affine = np.diag([1.5, 1.5, 2.0, 1.0])
+    to_mm = affine @ crops.draw((40, 40, 20), affine, np.random.default_rng(0))
+    assert np.allclose(np.linalg.norm(to_mm[:3, :3], axis=0), [3, 3, 4])
+
+
+def test_a_small_crop_stays_inside_the_volume():
+    for seed in range(50):
+        place = Crops(size=(8, 8, 8), turn=0, zoom=0).draw((20, 30, 9), np.eye(4), np.random.default_rng(seed))
+        corners = np.array([[0, 0, 0, 1], [7, 7, 7, 1]]) @ place.T
+        assert corners[:, :3].min() >= 0
+        assert (corners[:, :3].max(0) <= [19, 29, 8]).all()
+
+
+def test_the_centred_view_of_a_volume_of_its_size_is_the_volume(rng):
+    box = rng.normal(size=(1, 6, 7, 8)).astype(np.float32)
+    place = Crops(size=(6, 7, 8)).centred((6, 7, 8), np.eye(4))
+    assert torch.allclose(sample(box, place, (6, 7, 8)), torch.from_numpy(box), atol=1e-6)
+
+
+def test_outside_the_volume_is_its_lowest_value(rng):
+    box = rng.normal(size=(1, 4, 4, 4)).astype(np.float32)
+    place = Crops(size=(12, 4, 4)).centred((4, 4, 4), np.eye(4))
+    assert sample(box, place, (12, 4, 4))[0, 0, 0, 0].item() == pytest.approx(box.min())
+
+
+def test_masks_are_not_mixed(rng):
+    box = rng.integers(0, 4, (1, 9, 9, 9)).astype(np.uint8)
+    place = Crops(size=(8, 8, 8), turn=20).draw((9, 9, 9), np.eye(4), rng)
+    assert set(sample(box, place, (8, 8, 8), "nearest").unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+@pytest.mark.parametrize("wrong", [{"size": (8,)}, {"size": (8, 8), "mm": (1.0,)}, {"size": (8, 8), "flips": (2,)}])
+def test_impossible_crops_are_refused(wrong):
+    with pytest.raises(UserError, match=r"views\."):
+        Crops(**wrong)
