@@ -32,7 +32,9 @@ app = typer.Typer(
 )
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]
-Changes = Annotated[list[str], typer.Option("--set", help="Change one setting of the recipe: section.key=value. Repeatable.")]
+Changes = Annotated[
+    list[str], typer.Option("--set", help="Change one setting of the recipe: section.key=value. Repeatable.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
 Recipe = Annotated[Path, typer.Argument(help="A recipe, e.g. pipelines/hippocampus.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="The store made by medssl prepare.")]
@@ -106,7 +108,9 @@ def prepare(
     from medssl.store import prepare as make_store
 
     section = read_recipe(recipe, set_).get("prepare", {}) if recipe else {}
-    receipt = make_store(cohort, output, settings=make(Preparation, section, "prepare"), workers=workers, progress=shown)
+    receipt = make_store(
+        cohort, output, settings=make(Preparation, section, "prepare"), workers=workers, progress=shown
+    )
     say(str(receipt))
     if not receipt.prepared:
         raise typer.Exit(NOTHING_USABLE)

@@ -40,7 +40,7 @@ def run_demo(folder: Path, *, fast: bool = False, progress: Progress = silent) -
     yield f"index     {receipt}"
     settings = make(Preparation, _recipe("glaucoma", fast).get("prepare", {}), "prepare")
     yield f"prepare   {prepare(cohort, store, settings=settings, progress=progress)}"
-    tables, pictures = {}, {}
+    tables, pictures = {}, dict[str, Path]()
     for task in TASKS:
         recipe = _recipe(task, fast)
         trunk = pretrain(recipe, store, runs / f"{task}_pretrain", progress=progress)

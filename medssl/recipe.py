@@ -81,7 +81,7 @@ def typed(
 def signature(constructor: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
     """The parameters of a constructor by name, and their types."""
     names = dict(inspect.signature(constructor).parameters)
-    source = constructor.__init__ if isinstance(constructor, type) else constructor
+    source: Any = constructor.__init__ if isinstance(constructor, type) else constructor  # type: ignore[misc]
     return names, typing.get_type_hints(source)
 
 

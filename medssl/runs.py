@@ -38,11 +38,16 @@ def open_run(run: Path, recipe: dict[str, Any], store: Store, facts: dict[str, A
     before = read_run(run)
     for key in ("recipe", "store", "facts"):
         if before[key] != record[key]:
-            what = [k for k in record[key] if before[key].get(k) != record[key][k]] if key != "store" else [before[key]]
             raise UserError(
-                f"{run}: holds a run with another {key} (differs in {', '.join(map(str, what)) or 'a removed key'}); "
+                f"{run}: holds a run with another {key} ({_difference(before[key], record[key])}); "
                 "give another folder with --run, or delete this one to start again"
             )
+
+
+def _difference(before: Any, now: Any) -> str:
+    if not isinstance(before, dict):
+        return f"was {before}, is {now}"
+    return "differs in " + ", ".join(sorted(key for key in {*before, *now} if before.get(key) != now.get(key)))
 
 
 def read_run(run: Path) -> dict[str, Any]:

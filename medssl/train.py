@@ -82,6 +82,7 @@ def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, p
     log, board = Log(run / "log.csv", start), SummaryWriter(run / "tensorboard", purge_step=start)
     model.train()
     for step in progress(range(start, settings.steps), "training", settings.steps, start):
+        # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
         torch.manual_seed(settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = rates[step] * group["scale"]
@@ -91,24 +92,16 @@ def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, p
             with fabric.no_backward_sync(wrapped, enabled=part < settings.accumulate - 1):
                 named = wrapped(batch)
                 fabric.backward(_total(named, step) / settings.accumulate)
-            for name, loss in named.items():
-                losses[name] = losses.get(name, 0.0) + loss.item() / settings.accumulate
-        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+            losses = {name: losses.get(name, 0.0) + loss.item() / settings.accumulate for name, loss in named.items()}
+        norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
         optimizer.step()
         optimizer.zero_grad()
         model.after_step(settings.steps)  # type: ignore[operator]
         done = step + 1
         if step % settings.log_every == 0 or done == settings.steps:
-            numbers = {"step": step, "lr": rates[step], "gradient_norm": float(norm), **losses}  # type: ignore[arg-type]
-            log.write(numbers)
-            for name, number in numbers.items():
-                board.add_scalar(name, number, step)
+            _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
         if step % settings.picture_every == 0 or done == settings.steps:
-            model.eval()
-            with fabric.autocast():
-                picture = save_picture(run / "pictures" / f"step-{done:06d}.png", model.picture(batch))  # type: ignore[operator]
-            board.add_image("views", picture, step, dataformats="HW")
-            model.train()
+            _draw(model, batch, fabric, run, board, done)
         if done % settings.save_every == 0 or done == settings.steps:
             checkpoint.save(path, model, optimizer.optimizer, done)
     board.close()
@@ -138,6 +131,20 @@ def pretrain(recipe: Section, store: Path | str, run: Path | str, *, progress: P
         progress,
     )
     return run
+
+
+def _tell(log: Log, board: SummaryWriter, numbers: dict[str, float]) -> None:
+    log.write(numbers)
+    for name, number in numbers.items():
+        board.add_scalar(name, number, int(numbers["step"]))
+
+
+def _draw(model: torch.nn.Module, batch: Batch, fabric: Fabric, run: Path, board: SummaryWriter, done: int) -> None:
+    model.eval()
+    with fabric.autocast():
+        images = model.picture(batch)  # type: ignore[operator]
+    board.add_image("views", save_picture(run / "pictures" / f"step-{done:06d}.png", images), done, dataformats="HW")
+    model.train()
 
 
 def _groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:

@@ -49,7 +49,8 @@ class Volume:
         if self.voxels.ndim != 4:
             raise ValueError(f"voxels have shape {self.voxels.shape}; a volume is (C, I, J, K): add the missing axes")
         affine = np.asarray(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        sound = affine.shape == (4, 4) and np.isfinite(affine).all() and np.allclose(affine[3], (0, 0, 0, 1))
+        if not sound or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
             raise ValueError(f"affine {affine.tolist()} is not an invertible 4x4 matrix; read it from the file again")
         if self.valid is not None and self.valid.shape != self.shape:
             raise ValueError(f"valid has shape {self.valid.shape}, the grid is {self.shape}; they must agree")
@@ -123,7 +124,7 @@ class Volume:
             raise ValueError(
                 f"cannot reorient to {codes}: this volume's world axes are the scanner's, not the patient's"
             )
-        if sorted("RLAPSI".index(code) // 2 for code in codes if code in "RLAPSI") != [0, 1, 2]:
+        if sorted("RLAPSI".find(code) // 2 for code in codes) != [0, 1, 2]:
             raise ValueError(f"orientation {codes!r} is not three of R/L, A/P and S/I, one of each; e.g. RAS or LPS")
         change = axes.ornt_transform(axes.io_orientation(self.affine), axes.axcodes2ornt(codes))
         affine = self.affine @ axes.inv_ornt_aff(change, self.shape)

@@ -68,7 +68,9 @@ def write_balls(folder: Path, patients: int = 32) -> Path:
                 (folder / kind).mkdir(parents=True, exist_ok=True)
                 nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 1.5, 1.0])), folder / kind / name)
             sex = ["F", "M", ""][min(patient % 7, 2)] if patient % 7 > 4 else "FM"[patient // 2 % 2]
-            rows.append(f"images/{name},{patient:03d},{sex},{['A', 'B'][patient // 4 % 2]},{40 + patient},s{patient % 2},{big}")
+            rows.append(
+                f"images/{name},{patient:03d},{sex},{['A', 'B'][patient // 4 % 2]},{40 + patient},s{patient % 2},{big}"
+            )
     (folder / "clinical.csv").write_text("\n".join(rows) + "\n")
     (folder / "card.yaml").write_text(CARD)
     return folder

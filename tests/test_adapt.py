@@ -83,7 +83,9 @@ def test_masks_follow_their_volumes(balls):
 
     store = open_store(balls / "store")
     rows = select(store, {}, split="train", target="mask")
-    batch = Steps(store, rows, build_views({"size": ["16"] * 3, "turn": "20"}, count=1), batch=4, seed=0, target="mask")[3]
+    batch = Steps(
+        store, rows, build_views({"size": ["16"] * 3, "turn": "20"}, count=1), batch=4, seed=0, target="mask"
+    )[3]
     for x, mask in zip(batch.x[0, :, 0], batch.target, strict=True):
         assert x[mask == 1].mean() > x[mask == 0].mean() + 1
 

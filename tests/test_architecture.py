@@ -90,7 +90,9 @@ def test_no_class_of_ours_is_subclassed_by_ours():
 
 
 def loaded_by(code):
-    script = f"import sys\n{code}\nprint(' '.join(m for m in ('torch', 'monai', 'lightning_fabric') if m in sys.modules))"
+    script = (
+        f"import sys\n{code}\nprint(' '.join(m for m in ('torch', 'monai', 'lightning_fabric') if m in sys.modules))"
+    )
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
 
 

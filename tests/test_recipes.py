@@ -40,9 +40,14 @@ def phantom_cohort(tmp_path_factory):
 def standing_in(recipe):
     """The phantom content that stands in for the real data of a recipe: the same modality, its labels and masks."""
     modality = recipe.get("data", {}).get("modality", "")
-    changes = {"OPT": ["head.label=glaucoma"], "MR": ["data.role=t2w", "head.structures=[gland, lesion]"]}.get(modality, [])
-    return [c for c in changes if c.split("=")[0].split(".")[0] in recipe and not (
-        "label" in c and recipe["head"].get("name") != "classify")]
+    changes = {"OPT": ["head.label=glaucoma"], "MR": ["data.role=t2w", "head.structures=[gland, lesion]"]}.get(
+        modality, []
+    )
+    return [
+        c
+        for c in changes
+        if c.split("=")[0].split(".")[0] in recipe and not ("label" in c and recipe["head"].get("name") != "classify")
+    ]
 
 
 @pytest.mark.slow

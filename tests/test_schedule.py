@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from medssl.schedule import cosine
@@ -10,7 +12,7 @@ def test_it_rises_to_its_peak_and_falls_towards_zero():
     assert rates[19] == rates[20] == max(rates) == 2.0
     assert rates[60] == pytest.approx(1.0)
     assert 0 < rates[-1] < 0.01
-    assert all(b <= a for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(rates[20:]))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

@@ -32,7 +32,11 @@ def test_a_run_leaves_weights_log_and_pictures(balls, tmp_path):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(6))
     assert {"lr", "gradient_norm", "rebuild", "contrast"} <= set(rows[0])
-    assert [p.name for p in sorted((run / "pictures").iterdir())] == ["step-000001.png", "step-000005.png", "step-000006.png"]
+    assert [p.name for p in sorted((run / "pictures").iterdir())] == [
+        "step-000001.png",
+        "step-000005.png",
+        "step-000006.png",
+    ]
     assert list((run / "tensorboard").iterdir())
     record = json.loads((run / "run.json").read_text())
     assert record["recipe"]["pretrain"]["steps"] == "6"
@@ -45,7 +49,7 @@ def test_a_finished_run_is_kept_and_another_recipe_is_refused(balls, tmp_path):
     before = (run / "last.safetensors").stat().st_mtime_ns
     pretrain(recipe, balls / "store", run)
     assert (run / "last.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="another recipe .differs in pretrain"):
+    with pytest.raises(UserError, match=r"another recipe \(differs in pretrain\)"):
         pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=3"]), balls / "store", run)
 
 
@@ -60,7 +64,9 @@ def test_accumulated_batches_make_one_step(balls, tmp_path):
 def test_workers_change_nothing(balls, tmp_path):
     changes = ["pretrain.steps=3"]
     alone = pretrain(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path / "a")
-    helped = pretrain(read_recipe(balls / "recipe.yaml", [*changes, "pretrain.workers=1"]), balls / "store", tmp_path / "b")
+    helped = pretrain(
+        read_recipe(balls / "recipe.yaml", [*changes, "pretrain.workers=1"]), balls / "store", tmp_path / "b"
+    )
     assert same(tensors(alone), tensors(helped))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from medssl.errors import UserError
+from medssl.methods.rebuild import Rebuild
 from medssl.methods.teacher import Teacher
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
@@ -105,6 +106,6 @@ class Method(nn.Module):
         bank = Bank(self, batch)
         images = {"view": bank.x_RCS[:, 0].float()}
         for term in self.terms.values():
-            if hasattr(term, "draw"):
+            if isinstance(term, Rebuild):
                 images |= term.draw(bank)
         return images

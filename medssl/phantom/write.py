@@ -16,9 +16,7 @@ from medssl.phantom.eye_clinic import write_eyes
 from medssl.phantom.radiology import write_chest, write_head, write_prostate, write_xray
 from medssl.phantom.readme import readme
 from medssl.phantom.spoiled import write_spoiled
-
-Progress = Callable[[int, int], None]
-"""Called after each patient with the number of patients done and the number of all."""
+from medssl.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class PhantomSettings:
 
 
 def write_archive(
-    folder: Path | str, settings: PhantomSettings = PhantomSettings(), *, progress: Progress | None = None
+    folder: Path | str, settings: PhantomSettings = PhantomSettings(), *, progress: Progress = silent
 ) -> dict[str, int]:
     """Counts of what lies in the archive (patients, files, dicom, npz, nifti, masks), which is written to `folder`.
 
@@ -81,7 +79,7 @@ def count(folder: Path) -> dict[str, int]:
     }
 
 
-def _fill(folder: Path, settings: PhantomSettings, progress: Progress | None) -> None:
+def _fill(folder: Path, settings: PhantomSettings, progress: Progress) -> None:
     for name in ("pacs", "oct_npz", "nifti", "masks"):
         (folder / name).mkdir(parents=True)
     groups = everyone(settings)
@@ -96,10 +94,8 @@ def _fill(folder: Path, settings: PhantomSettings, progress: Progress | None) ->
     }
     write_spoiled(folder, spoiled, settings.seed)
     _write_table(folder / "clinical.csv", [*persons, *spoiled])
-    for done, person in enumerate(persons, start=1):
+    for person in progress(persons, "writing patients", len(persons)):
         writers[person.kind](folder, person, settings.seed)
-        if progress is not None:
-            progress(done, len(persons))
 
 
 def _write_table(path: Path, persons: list[Person]) -> None:

@@ -15,21 +15,34 @@ class Features(NamedTuple):
 
 
 class Trunk(Protocol):
-    """An encoder of 2D or 3D views. Calling it with a mask (B, *cells), True = hidden, hides those cells from it."""
+    """An encoder of 2D or 3D views, an nn.Module with these facts about itself.
 
-    dims: int
-    """2 or 3."""
-    channels: int
-    """Values a voxel holds."""
-    dim: int
-    """Width of `pooled`."""
-    widths: tuple[int, ...]
-    """Channels of each level of the pyramid."""
-    strides: tuple[tuple[int, ...], ...]
-    """Voxels that a cell of each level covers, along each axis."""
-    cell: tuple[int, ...]
-    """Voxels that a cell of the mask covers, along each axis."""
+    Calling it with a mask (B, *cells), True = hidden, hides those cells from it.
+    """
 
-    def __call__(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features: ...
+    @property
+    def dims(self) -> int:
+        """2 or 3."""
 
-    def parameters(self, recurse: bool = True) -> object: ...
+    @property
+    def channels(self) -> int:
+        """Values a voxel holds."""
+
+    @property
+    def dim(self) -> int:
+        """Width of `pooled`."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level of the pyramid."""
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Voxels that a cell of each level covers, along each axis."""
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        """Voxels that a cell of the mask covers, along each axis."""
+
+    def __call__(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
+        """Features of views (B, C, *S)."""

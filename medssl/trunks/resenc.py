@@ -9,6 +9,8 @@ Differs: pre-activation is not used and the norm is InstanceNorm with a leaky Re
 # B batch, W width, *S space
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -16,8 +18,9 @@ from medssl.errors import UserError
 from medssl.trunks.features import Features
 from medssl.views.masks import spread
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class ResEnc(nn.Module):
@@ -38,7 +41,7 @@ class ResEnc(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
-        steps = strides or tuple([1 if level == 0 else 2] * self.dims for level in range(len(widths)))
+        steps = strides or tuple((1 if level == 0 else 2,) * self.dims for level in range(len(widths)))
         if len(steps) != len(widths) or any(len(step) != self.dims for step in steps):
             raise UserError(f"trunk.strides: {steps} needs one entry of {self.dims} numbers for each of {widths}")
         self.strides = tuple(
@@ -83,8 +86,7 @@ class Residual(nn.Module):
             conv(after, after, 3, padding=1, bias=False),
             norm(after, affine=True),
         )
-        pool = (nn.AvgPool2d, nn.AvgPool3d)[dims - 2]
-        shrink: nn.Module = pool(stride, stride) if max(stride) > 1 else nn.Identity()
+        shrink: nn.Module = POOL[dims](stride, stride) if max(stride) > 1 else nn.Identity()
         widen: nn.Module = conv(before, after, 1, bias=False) if before != after else nn.Identity()
         self.shortcut = nn.Sequential(shrink, widen)
         self.act = nn.LeakyReLU(0.01)

@@ -20,7 +20,7 @@ def rows_of_step(step: int, groups: Sequence[object], batch: int, seed: int) -> 
     lengths = [-(-len(rows) // batch) for rows in members.values()]
     epoch, place = divmod(step, sum(lengths))
     rng = np.random.default_rng([seed, epoch])
-    batches = []
+    batches: list[np.ndarray] = []
     for rows, length in zip(members.values(), lengths, strict=True):
         order = np.concatenate([rng.permutation(rows) for _ in range(-(-length * batch // len(rows)))])
         batches.extend(order[: length * batch].reshape(length, batch))

@@ -16,7 +16,9 @@ def plain_info_nce(z, positive, ignore, temperature):
         if not mates:
             continue
         below = sum(math.exp(float(unit[i] @ unit[j]) / temperature) for j in allowed)
-        losses.append(sum(-math.log(math.exp(float(unit[i] @ unit[j]) / temperature) / below) for j in mates) / len(mates))
+        losses.append(
+            sum(-math.log(math.exp(float(unit[i] @ unit[j]) / temperature) / below) for j in mates) / len(mates)
+        )
     return sum(losses) / len(losses)
 
 
@@ -32,7 +34,9 @@ def test_info_nce_equals_its_slow_twin(same_scanner):
     torch.manual_seed(0)
     z = torch.randn(8, 5, dtype=torch.float64)
     positive, ignore = instance_relation(*rows(), same_scanner=same_scanner)
-    assert info_nce(z, positive, ignore, 0.3).item() == pytest.approx(plain_info_nce(z, positive, ignore, 0.3), rel=1e-5)
+    assert info_nce(z, positive, ignore, 0.3).item() == pytest.approx(
+        plain_info_nce(z, positive, ignore, 0.3), rel=1e-5
+    )
 
 
 def test_relations_say_who_is_who():
@@ -58,7 +62,9 @@ def test_permuting_rows_and_scaling_vectors_change_nothing():
     z, order = torch.randn(8, 6), torch.randperm(8)
     scan, patient, scanner = rows()
     once = info_nce(z, *instance_relation(scan, patient, scanner, same_scanner=True), 0.2)
-    mixed = info_nce(3 * z[order], *instance_relation(scan[order], patient[order], scanner[order], same_scanner=True), 0.2)
+    mixed = info_nce(
+        3 * z[order], *instance_relation(scan[order], patient[order], scanner[order], same_scanner=True), 0.2
+    )
     assert mixed.item() == pytest.approx(once.item(), rel=1e-5)
 
 

@@ -61,10 +61,12 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_stopped_writer_leaves_nothing(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(items, description, total, done=0):
         assert total == 7
-        if done == 2:
-            raise KeyboardInterrupt
+        for number, item in enumerate(items):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield item
 
     with pytest.raises(KeyboardInterrupt):
         write_archive(tmp_path / "archive", TINY, progress=stop)
@@ -72,9 +74,15 @@ def test_a_stopped_writer_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_progress_reaches_its_end(tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    write_archive(tmp_path / "archive", TINY, progress=lambda done, total: steps.append((done, total)))
-    assert steps == [(n, 7) for n in range(1, 8)]
+    shown = []
+
+    def show(items, description, total, done=0):
+        for item in items:
+            yield item
+            shown.append(total)
+
+    write_archive(tmp_path / "archive", TINY, progress=show)
+    assert shown == [7] * 7
 
 
 def test_the_readme_tells_what_is_planted_and_what_is_spoiled(small_archive: Path) -> None:

@@ -59,7 +59,9 @@ class TestTrunk:
         mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
         features = trunk(x, mask)
         # Squared and weighted: the mean of a layer norm's output has no gradient of its own.
-        (decoder(features, size).square().mean() + (features.pooled * torch.randn_like(features.pooled)).mean()).backward()
+        (
+            decoder(features, size).square().mean() + (features.pooled * torch.randn_like(features.pooled)).mean()
+        ).backward()
         without = [n for module in (trunk, decoder) for n, p in module.named_parameters() if p.grad is None]
         assert without == []
 

@@ -1,0 +1,110 @@
+"""From files on disk to volumes: `open_volume` is the one door. Reads CT, MR, OCT and X-ray DICOM, NIfTI, MHA, NRRD,
+Harvard-style NPZ, PNG and JPEG; everything else is refused with a reason code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medssl.archive.reasons import REASONS, Refusal
+from medssl.errors import UserError
+
+if TYPE_CHECKING:
+    from medssl.archive.series import Stack
+    from medssl.volume import Volume
+
+__all__ = ["REASONS", "Refusal", "open_volume"]
+
+
+def open_volume(path: Path | str | Sequence[Path | str], modality: str | None = None) -> Volume:
+    """The volume in a file, or in a folder or list of files that hold one DICOM volume, in RAS+ mm.
+
+    CT comes in HU, MR as scaled by the scanner, OCT as (A-scan, B-scan, depth), a radiograph as (columns, rows, 1) from
+    0 to 1. `modality` (a DICOM code, or "MASK") is for files that do not say it themselves. Raises Refusal with a
+    reason code, UserError when there is nothing or more than one volume.
+    """
+    from medssl.archive.files import READERS
+
+    paths = _files(path)
+    if len(paths) == 1:
+        for endings, (_, reader) in READERS.items():
+            if paths[0].name.lower().endswith(endings):
+                return _named(reader(paths[0]), modality)
+    return _named(_dicom(paths), modality)
+
+
+def _files(path: Path | str | Sequence[Path | str]) -> list[Path]:
+    from medssl.archive.headers import find_files
+
+    if not isinstance(path, str | Path):
+        return [Path(item) for item in path]
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; check the path")
+    files = find_files(path) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: an empty folder; give one that holds images")
+    return files
+
+
+def _named(volume: Volume, modality: str | None) -> Volume:
+    if modality is None or volume.modality not in ("unknown", modality):
+        return volume
+    return replace(volume, modality=modality, unit={"MASK": "label", "CT": "HU"}.get(modality, volume.unit))
+
+
+def _dicom(paths: list[Path]) -> Volume:
+    from medssl.archive.headers import read_header
+    from medssl.archive.series import assemble
+
+    stacks = assemble([read_header(path) for path in paths])
+    kept = [stack for stack in stacks if stack.status != "excluded"]
+    if not kept:
+        raise Refusal(stacks[0].reason, paths[0].parent.name if len(paths) > 1 else paths[0].name)
+    if len(kept) > 1:
+        raise UserError(
+            f"{paths[0].parent}: holds {len(kept)} volumes; open one series, or run medssl index on the folder"
+        )
+    return read_stack(kept[0])
+
+
+def read_stack(stack: Stack) -> Volume:
+    """The voxels of an assembled stack, on its affine."""
+    import numpy as np
+
+    from medssl.archive import ct, mr, oct, xray
+    from medssl.archive.pixels import read_dataset
+    from medssl.volume import Volume
+
+    reader = {"CT": ct, "MR": mr, "OPT": oct, "DX": xray, "CR": xray}[stack.modality]
+    found = [reader.values(read_dataset(header.path), header.path.name) for header in stack.headers]
+    values, real = (np.concatenate([_as_frames(pair[n]) for pair in found]) for n in (0, 1))
+    first = stack.headers[0]
+    if first.frames:
+        order = _frame_order(first)
+        values, real = values[order], real[order]
+    # (slice, row, column) as DICOM stores it; a raster of B-scans is (B-scan, depth, A-scan).
+    axes = (2, 0, 1) if stack.modality == "OPT" else (2, 1, 0)
+    if stack.affine is None:
+        raise Refusal("BAD_GEOMETRY", first.path.name)
+    valid = real.transpose(axes)
+    return Volume(
+        np.ascontiguousarray(values.transpose(axes))[None], stack.affine, stack.modality, reader.UNIT,
+        None if valid.all() else valid, stack.spacing_source, stack.oriented,
+    )  # fmt: skip
+
+
+def _as_frames(values):  # type: ignore[no-untyped-def]
+    return values[None] if values.ndim == 2 else values
+
+
+def _frame_order(header):  # type: ignore[no-untyped-def]
+    """Stored frame numbers in the order of their positions along the normal."""
+    import numpy as np
+
+    cosines = np.array(header.orientation)
+    normal = np.cross(cosines[:3], cosines[3:])
+    return np.argsort(np.array(header.frames) @ normal, kind="stable")

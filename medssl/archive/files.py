@@ -1,0 +1,212 @@
+"""Volumes in files of their own: NIfTI, MHA and NRRD, Harvard-style NPZ, PNG and JPEG.
+
+What a library does not check is checked before it allocates: the gzip checksum, the exact length of the data, and the
+dimensions claimed against the size of the file. A 64-byte NIfTI can claim gigabytes.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.archive.headers import MAXIMUM_VOXELS, Header
+from medssl.archive.reasons import Refusal
+from medssl.volume import Volume
+
+DEFLATE_RATIO = 1100
+"""Deflate cannot shrink data more than 1032-fold; a file that claims more lies."""
+
+XFORM_TOLERANCE = 1e-3
+"""Relative to the voxel, how far sform and qform may be apart."""
+
+OCT_FIELD_MM = (6.0, 6.0, 2.0)
+"""Assumed field of NPZ volumes along A-scans, B-scans and depth; the files do not say (spacing_source "nominal")."""
+
+METRES = {1: 1000.0, 2: 1.0, 3: 0.001}
+"""Factor to mm of NIfTI's codes for metre, millimetre and micrometre."""
+
+
+def nifti(path: Path) -> Volume:
+    """The volume of a .nii or .nii.gz file, unscaled values times slope plus intercept, RAS+ mm."""
+    import nibabel as nib
+
+    content = _nifti_bytes(path)
+    try:
+        image = nib.Nifti1Image.from_bytes(content)
+    except Exception as error:
+        raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3):
+        raise Refusal("NDIM", path.name, "x".join(map(str, shape)))
+    values = np.asanyarray(image.dataobj)
+    if values.dtype.names or np.iscomplexobj(values):
+        raise Refusal("COLOR_IMAGE", path.name, str(values.dtype))
+    shape3 = (*shape, 1)[:3]
+    affine, oriented, source = _nifti_affine(path, image)
+    return Volume(
+        values.reshape(1, *shape3), affine, spacing_source=source, oriented=oriented and shape3[2] > 1,
+    )  # fmt: skip
+
+
+def _nifti_bytes(path: Path) -> bytes:
+    """The uncompressed file, whole and no longer than its header says."""
+    raw = path.read_bytes()
+    start = _inflate(path, raw, 352) if raw[:2] == b"\x1f\x8b" else raw[:352]
+    order: Any = {348: "little", 540: "little"}.get(int.from_bytes(start[:4], "little")) or "big"
+    if int.from_bytes(start[:4], order) != 348 or len(start) < 348:
+        raise Refusal("UNREADABLE", path.name, "not a NIfTI-1 header")
+    if start[344:347] == b"ni1":
+        raise Refusal("PAIRED_HEADER", path.name)
+    prefix = "<" if order == "little" else ">"
+    dims = np.frombuffer(start, f"{prefix}i2", 8, 40).astype(int)
+    bits = int(np.frombuffer(start, f"{prefix}i2", 1, 72)[0])
+    offset = float(np.frombuffer(start, f"{prefix}f4", 1, 108)[0])
+    if not 1 <= dims[0] <= 7 or (dims[1 : dims[0] + 1] < 1).any() or bits <= 0 or not 0 <= offset < 2**31:
+        raise Refusal("BAD_GEOMETRY", path.name, f"dimensions {dims.tolist()}")
+    voxels = math.prod(int(n) for n in dims[1 : dims[0] + 1])
+    needed = int(offset) + voxels * bits // 8
+    if voxels > MAXIMUM_VOXELS or needed > len(raw) * DEFLATE_RATIO:
+        raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {len(raw)} bytes")
+    content = _inflate(path, raw, needed) if raw[:2] == b"\x1f\x8b" else raw
+    if len(content) < needed:
+        raise Refusal("FILE_TRUNCATED", path.name, f"{len(content)} of {needed} bytes")
+    return content
+
+
+def _inflate(path: Path, raw: bytes, needed: int) -> bytes:
+    """At least the first `needed` bytes of a gzip stream; all of it, with its checksum verified, when it ends there."""
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        content = stream.decompress(raw, needed + 1)
+        whole = needed > 352
+        if whole and not stream.eof and len(content) <= needed:
+            content += stream.decompress(stream.unconsumed_tail, 1)
+        if whole and not stream.eof and len(content) <= needed:
+            raise Refusal("GZIP_DAMAGED", path.name, "the stream stops early")
+    except zlib.error as error:
+        raise Refusal("GZIP_DAMAGED", path.name, str(error)) from None
+    return content
+
+
+def _nifti_affine(path: Path, image: Any) -> tuple[np.ndarray, bool, str]:
+    """The affine to RAS+ mm, whether it is the patient's, and where the spacing comes from."""
+    header = image.header
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    zooms = np.array(header.get_zooms()[:3], dtype=np.float64)
+    if not np.isfinite(zooms).all() or (zooms <= 0).any():
+        raise Refusal("BAD_GEOMETRY", path.name, f"spacing {zooms.tolist()}")
+    factor = METRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    scale = np.diag([factor, factor, factor, 1.0])
+    if codes == (0, 0):
+        return scale @ np.diag([*np.pad(zooms, (0, 3 - len(zooms)), constant_values=1.0), 1.0]), False, "header"
+    if min(codes) > 0:
+        sform, qform = header.get_sform(), header.get_qform()
+        if np.abs(sform - qform).max() > XFORM_TOLERANCE * max(1.0, *np.abs(sform[:3]).max(axis=1)):
+            raise Refusal("XFORM_CONFLICT", path.name)
+    affine = scale @ image.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise Refusal("BAD_GEOMETRY", path.name, "singular affine")
+    return affine, True, "header"
+
+
+def itk(path: Path) -> Volume:
+    """The volume of a .mha or .nrrd file whose data lie in the same file; LPS becomes RAS."""
+    import SimpleITK as sitk
+
+    with path.open("rb") as file:
+        start = file.read(16_384).split(b"\n\n")[0].lower()
+    detached = b"elementdatafile" in start and b"elementdatafile = local" not in start
+    if detached or b"\ndata file" in start or b"\ndatafile" in start:
+        raise Refusal("PAIRED_HEADER", path.name)
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError:
+        raise Refusal("UNREADABLE", path.name) from None
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise Refusal("NDIM", path.name)
+    lps = np.eye(4)
+    lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    lps[:3, 3] = image.GetOrigin()
+    return Volume(sitk.GetArrayFromImage(image).T[None], np.diag([-1.0, -1, 1, 1]) @ lps)
+
+
+def npz(path: Path) -> Volume:
+    """The OCT volume of a Harvard-style NPZ: oct_bscans (B-scan, depth, A-scan) to (1, A-scan, B-scan, depth).
+
+    The files carry no spacing: a field of 6 x 6 mm, 2 mm deep, is assumed and said to be (spacing_source "nominal").
+    """
+    try:
+        with zipfile.ZipFile(path) as members:
+            info = members.getinfo("oct_bscans.npy")
+            if info.file_size > MAXIMUM_VOXELS or info.file_size > (info.compress_size + 1) * DEFLATE_RATIO:
+                raise Refusal("TOO_LARGE", path.name, f"{info.file_size} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            scans = arrays["oct_bscans"]
+    except KeyError:
+        raise Refusal("NPZ_LAYOUT", path.name, "no oct_bscans") from None
+    except ValueError as error:
+        raise Refusal("NPZ_PICKLE" if "pickle" in str(error) else "NPZ_LAYOUT", path.name) from None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise Refusal("FILE_TRUNCATED", path.name, type(error).__name__) from None
+    if scans.ndim != 3 or 0 in scans.shape or scans.dtype.kind not in "uif":
+        raise Refusal("NPZ_LAYOUT", path.name, f"oct_bscans {scans.shape} {scans.dtype}")
+    voxels = scans.transpose(2, 0, 1)[None]
+    affine = np.diag([*(mm / n for mm, n in zip(OCT_FIELD_MM, voxels.shape[1:], strict=True)), 1.0])
+    return Volume(np.ascontiguousarray(voxels), affine, "OPT", spacing_source="nominal", oriented=False)
+
+
+def picture(path: Path) -> Volume:
+    """The grey picture of a PNG or JPEG, (1, columns, rows, 1); its millimetres are not known.
+
+    Colour is refused unless all channels are equal.
+    """
+    from skimage.io import imread
+
+    try:
+        values = np.asarray(imread(path))
+    except Exception as error:
+        raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
+    if values.ndim == 3 and values.shape[2] in (3, 4) and (values[..., :3] == values[..., :1]).all():
+        values = values[..., 0]
+    if values.ndim != 2:
+        raise Refusal("COLOR_IMAGE", path.name, "x".join(map(str, values.shape)))
+    return Volume(values.T[None, :, :, None], np.eye(4), "unknown", spacing_source="unknown", oriented=False)
+
+
+READERS = {
+    (".nii", ".nii.gz"): ("nifti", nifti),
+    (".mha", ".nrrd"): ("itk", itk),
+    (".npz",): ("npz", npz),
+    (".png", ".jpg", ".jpeg"): ("image", picture),
+}
+"""File endings, the kind of source they are, and what reads them."""
+
+
+def _header(kind: str, reader: Any) -> Any:
+    def read(path: Path, size: int) -> Header:
+        volume = reader(path)
+        return Header(
+            path=path, size=size, kind=kind, modality=volume.modality, shape=volume.shape,
+            affine=tuple(volume.affine.ravel().tolist()), spacing_source=volume.spacing_source,
+            oriented=volume.oriented,
+        )  # fmt: skip
+
+    return read
+
+
+def _refuse_pair(path: Path, size: int) -> Header:
+    raise Refusal("PAIRED_HEADER", path.name)
+
+
+HEADER_READERS = {
+    **{endings: _header(kind, reader) for endings, (kind, reader) in READERS.items()},
+    (".hdr", ".img", ".mhd", ".nhdr"): _refuse_pair,
+}
+"""File endings and what reads their header: the whole file is read, so that damage is found when it is indexed."""

@@ -1,0 +1,52 @@
+"""Why a file or a series is left out: a closed table of codes. A reason is an answer; a guess is not."""
+
+from __future__ import annotations
+
+REASONS = {
+    "AMBIGUOUS_STACK": "Slices share positions and no tag tells them apart; export the acquisitions as separate series.",
+    "BAD_GEOMETRY": "Orientation, position or spacing is missing or impossible; export the series again.",
+    "BURNED_IN": "The pixels carry burned-in text, which may name the patient; clean them first.",
+    "COLOR_IMAGE": "A colour picture; only grey values are read.",
+    "DECODER_MISSING": "No installed decoder reads this transfer syntax; see `pip install medssl`'s decoders.",
+    "DECODING_FAILED": "The compressed pixels cannot be decoded; fetch the file again.",
+    "DERIVED_OR_SC": "A secondary capture, localizer, projection or report page, not an acquisition.",
+    "DUP_INSTANCE": "The same instance is there more than once; one copy is kept.",
+    "DUP_UID_CONFLICT": "Two different files claim the same instance; find out which one is right.",
+    "EMPTY_FILE": "The file has no bytes.",
+    "FILE_TRUNCATED": "The file is shorter than its header says; fetch it again.",
+    "GANTRY_TILT": "The slices are sheared (tilted gantry); kept with its true, sheared geometry.",
+    "GZIP_DAMAGED": "The gzip stream is cut short or fails its checksum; fetch the file again.",
+    "HU_SUSPECT": "A CT without rescale intercept and without values near air; the numbers are not Hounsfield units.",
+    "LOCALIZER_OR_TOO_FEW": "Fewer slices in this orientation than a volume needs; most likely a localizer.",
+    "MISSING_SLICE": "A slice is missing between others; fetch the series again.",
+    "MOSAIC_UNSUPPORTED": "Siemens mosaic: many slices in one picture; convert it with dcm2niix.",
+    "NDIM": "More than three dimensions; split time points, channels or b-values into files of their own.",
+    "NONUNIFORM_SPACING": "Slices are not equally far apart; resample them with a tool that knows their positions.",
+    "NON_IMAGE_SOP": "A DICOM object that is not an image (report, plan, waveform, presentation state).",
+    "NOT_AN_ARCHIVE_FILE": "Not a medical image (text, table, PDF, archive, executable).",
+    "NO_PIXELS": "The header has no picture with it.",
+    "NPZ_LAYOUT": "The NPZ file has no three-dimensional oct_bscans of plain numbers.",
+    "NPZ_PICKLE": "The NPZ file holds Python objects, which may run code when loaded; save plain arrays.",
+    "OCT_NON_RASTER": "Not a raster of parallel, equally spaced B-scans (radial, circular or single line scan).",
+    "PAIRED_HEADER": "A header whose data lie in another file; save as one file (.nii, .mha, .nrrd).",
+    "PATIENT_CONFLICT": "One series with two patients; its identifiers were overwritten by a tool.",
+    "PIXELDATA_TRUNCATED": "The pixel data stop before the picture is complete; fetch the file again.",
+    "SINGLE_SLICE": "One slice is not a volume.",
+    "TOO_LARGE": "The header claims more voxels than the limit or than the file can hold.",
+    "UNREADABLE": "The file cannot be parsed; open it in a viewer or fetch it again.",
+    "UNSUPPORTED_SOP": "An image of a kind that medssl does not read (ultrasound, pathology, angiography, PET).",
+    "XFORM_CONFLICT": "The two affines of the NIfTI header (sform and qform) disagree; decide which one is right.",
+}
+"""Code -> what is wrong and what to do."""
+
+
+class Refusal(ValueError):
+    """A file or series that cannot be used: `code` of REASONS, the `thing` it is about and the offending `value`."""
+
+    def __init__(self, code: str, thing: str, value: str = "") -> None:
+        super().__init__(code, thing, value)  # all of them, so that it survives pickling between processes
+        self.code, self.thing, self.value = code, thing, value
+
+    def __str__(self) -> str:
+        value = f" ({self.value})" if self.value else ""
+        return f"{self.thing}: {self.code}{value}. {REASONS[self.code]}"

@@ -1,0 +1,227 @@
+"""From headers to volumes: group, split, sort along the normal, validate, and say where every voxel is.
+
+No library stacks a series for us: the usual readers make one volume of three localizer planes or of three b-values,
+and close a gap left by a missing slice without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from medssl.archive.bpmri import role_of
+from medssl.archive.headers import PICTURE_SOPS, Header
+
+SLICE_GAP_TOLERANCE = 0.01
+"""Relative spread of slice gaps above which a series is refused (0.01 = 1 % of the median gap)."""
+
+SAME_POSITION_MM = 0.01
+"""Slices nearer than this along the normal are at the same position."""
+
+COSINE_TOLERANCE = 1e-3
+"""Difference of direction cosines below which two slices have one orientation."""
+
+TILT_DEGREES = 0.1
+"""Angle between the slices' normal and their offset above which a series counts as sheared."""
+
+FEWEST_SLICES = 3
+FEWEST_OF_SEVERAL_ORIENTATIONS = 8
+"""Slices that a volume needs; more when the series holds several orientations, as localizers do."""
+
+SPLITS: dict[str, Callable[[Header], object]] = {
+    "b_value": lambda h: h.b_value if h.b_value == h.b_value else None,
+    "echo_time": lambda h: h.echo_time if h.echo_time == h.echo_time else None,
+    "image_type": lambda h: h.image_type[2:],
+    "temporal": lambda h: h.temporal,
+    "acquisition": lambda h: h.acquisition,
+    "kernel": lambda h: h.kernel,
+}
+"""What may tell slices at one position apart, in the order in which it is tried."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stack:
+    """The files of one volume in order along the normal, or of what was left out, with the reason.
+
+    `affine` maps (column, row, slice) to RAS+ mm. `status` is "ok", "warn" or "excluded".
+    """
+
+    headers: tuple[Header, ...]
+    shape: tuple[int, ...] = ()
+    affine: np.ndarray | None = None
+    modality: str = "unknown"
+    role: str = ""
+    split_by: str = ""
+    spacing_source: str = "header"
+    oriented: bool = True
+    status: str = "ok"
+    reason: str = ""
+
+
+def assemble(headers: Sequence[Header]) -> list[Stack]:
+    """Stacks of all headers, sorted; every header is in exactly one of them."""
+    groups: dict[tuple[object, ...], list[Header]] = {}
+    stacks = []
+    for header in sorted(headers, key=lambda h: str(h.path)):
+        if header.kind != "dicom":
+            stacks.append(_file_stack(header))
+        elif header.sop_class_uid in PICTURE_SOPS or header.n_frames > 1:
+            stacks.append(_frame_stack(header))
+        else:
+            key = (header.study_uid, header.series_uid, header.frame_of_reference, header.rows, header.columns,
+                   header.sop_class_uid)  # fmt: skip
+            groups.setdefault(key, []).append(header)
+    for group in groups.values():
+        stacks.extend(_series(group))
+    return sorted(stacks, key=lambda stack: str(stack.headers[0].path))
+
+
+def _file_stack(header: Header) -> Stack:
+    return Stack(
+        headers=(header,), shape=header.shape, affine=np.reshape(header.affine, (4, 4)), modality=header.modality,
+        spacing_source=header.spacing_source, oriented=header.oriented,
+    )  # fmt: skip
+
+
+def _left_out(headers: Sequence[Header], reason: str, split_by: str = "") -> Stack:
+    return Stack(
+        headers=tuple(headers), modality=headers[0].modality, split_by=split_by, status="excluded", reason=reason
+    )
+
+
+def _frame_stack(header: Header) -> Stack:
+    """A radiograph, or a multi-frame file whose frames are the slices."""
+    if header.sop_class_uid in PICTURE_SOPS:
+        if header.n_frames > 1:
+            return _left_out([header], "NDIM")
+        row, column = header.pixel_spacing or (1.0, 1.0)
+        return Stack(
+            headers=(header,), shape=(header.columns, header.rows, 1), affine=np.diag([column, row, 1.0, 1.0]),
+            modality=header.modality, spacing_source=header.spacing_source, oriented=False,
+        )  # fmt: skip
+    if len(header.frames) != header.n_frames or header.orientation is None or header.pixel_spacing is None:
+        return _left_out([header], "OCT_NON_RASTER" if header.modality == "OPT" else "BAD_GEOMETRY")
+    slices = [replace(header, position=place) for place in header.frames]
+    stack = _validated(slices, "", 2)
+    if stack.status == "excluded":
+        reason = "OCT_NON_RASTER" if header.modality == "OPT" else stack.reason
+        return _left_out([header], reason)
+    if header.modality == "OPT":
+        return _raster(header, stack)
+    return replace(stack, headers=(header,), role=role_of([header]))
+
+
+def _raster(header: Header, stack: Stack) -> Stack:
+    """An OCT raster: I along the A-scans, J over the B-scans, K into the depth; the world is the scanner's."""
+    depth, across = header.pixel_spacing or (1.0, 1.0)
+    assert stack.affine is not None
+    step = float(np.linalg.norm(stack.affine[:3, 2]))
+    return replace(
+        stack, headers=(header,), shape=(header.columns, header.n_frames, header.rows),
+        affine=np.diag([across, step, depth, 1.0]), oriented=False, status="ok", reason="",
+    )  # fmt: skip
+
+
+def _series(headers: list[Header]) -> list[Stack]:
+    if len({header.patient_id for header in headers}) > 1:
+        return [_left_out(headers, "PATIENT_CONFLICT")]
+    stacks = []
+    known: dict[str, Header] = {}
+    for header in headers:
+        if header.sop_uid and header.sop_uid in known:
+            same = header.path.read_bytes() == known[header.sop_uid].path.read_bytes()
+            if not same:
+                return [_left_out(headers, "DUP_UID_CONFLICT")]
+            stacks.append(_left_out([header], "DUP_INSTANCE"))
+        else:
+            known[header.sop_uid or str(header.path)] = header
+    return stacks + _by_orientation(list(known.values()))
+
+
+def _by_orientation(headers: list[Header]) -> list[Stack]:
+    groups: list[list[Header]] = []
+    lost = [h for h in headers if h.orientation is None or h.position is None or h.pixel_spacing is None]
+    for header in headers:
+        if header in lost:
+            continue
+        for group in groups:
+            one, other = np.array(group[0].orientation), np.array(header.orientation)
+            same_spacing = np.allclose(group[0].pixel_spacing or (), header.pixel_spacing or (), rtol=1e-4)
+            if np.abs(one - other).max() < COSINE_TOLERANCE and same_spacing:
+                group.append(header)
+                break
+        else:
+            groups.append([header])
+    stacks = [_left_out(lost, "BAD_GEOMETRY")] if lost else []
+    split_by = "orientation" if len(groups) > 1 else ""
+    fewest = FEWEST_OF_SEVERAL_ORIENTATIONS if split_by else FEWEST_SLICES
+    for group in groups:
+        stacks.extend(_by_tags(group, split_by, fewest))
+    return stacks
+
+
+def _by_tags(headers: list[Header], split_by: str, fewest: int) -> list[Stack]:
+    """One stack when no position repeats; else the fewest tags that tell the slices at each position apart."""
+    if not _repeats(headers):
+        return [_with_role(_validated(headers, split_by, fewest))]
+    for count in (1, 2):
+        for names in combinations(SPLITS, count):
+            parts: dict[tuple[str, ...], list[Header]] = {}
+            for header in headers:
+                parts.setdefault(tuple(str(SPLITS[name](header)) for name in names), []).append(header)
+            if len(parts) > 1 and not any(_repeats(part) for part in parts.values()):
+                label = "+".join(filter(None, [split_by, *names]))
+                return [_with_role(_validated(part, label, fewest)) for _, part in sorted(parts.items())]
+    return [_left_out(headers, "AMBIGUOUS_STACK", split_by)]
+
+
+def _with_role(stack: Stack) -> Stack:
+    return replace(stack, role=role_of(stack.headers)) if stack.status != "excluded" else stack
+
+
+def _normal(header: Header) -> np.ndarray:
+    cosines = np.array(header.orientation)
+    return np.cross(cosines[:3], cosines[3:])
+
+
+def _repeats(headers: Sequence[Header]) -> bool:
+    places = np.sort([np.dot(header.position or (), _normal(headers[0])) for header in headers])
+    return bool((np.diff(places) < SAME_POSITION_MM).any())
+
+
+def _validated(headers: Sequence[Header], split_by: str, fewest: int) -> Stack:
+    """The stack in order along the normal with its affine, or left out with the reason."""
+    first = headers[0]
+    cosines = np.array(first.orientation)
+    x, y = cosines[:3], cosines[3:]
+    row, column = first.pixel_spacing or (0.0, 0.0)
+    sound = abs(np.linalg.norm(x) - 1) < COSINE_TOLERANCE and abs(np.linalg.norm(y) - 1) < COSINE_TOLERANCE
+    if not sound or abs(x @ y) > COSINE_TOLERANCE or min(row, column) <= 0:
+        return _left_out(headers, "BAD_GEOMETRY", split_by)
+    if len(headers) < fewest:
+        single = "SINGLE_SLICE" if len(headers) == 1 and not split_by else "LOCALIZER_OR_TOO_FEW"
+        return _left_out(headers, single, split_by)
+    normal = np.cross(x, y)
+    order = sorted(headers, key=lambda header: float(np.dot(header.position or (), normal)))
+    places = np.array([header.position for header in order])
+    gaps = np.diff(places @ normal)
+    step = float(np.median(gaps))
+    if step < SAME_POSITION_MM:
+        return _left_out(headers, "AMBIGUOUS_STACK", split_by)
+    if np.abs(gaps / step - 1).max() > SLICE_GAP_TOLERANCE:
+        multiples = gaps / step
+        whole = np.abs(multiples - np.round(multiples)).max() < 2 * SLICE_GAP_TOLERANCE * multiples.max()
+        return _left_out(order, "MISSING_SLICE" if whole else "NONUNIFORM_SPACING", split_by)
+    offset = (places[-1] - places[0]) / (len(order) - 1)
+    tilt = np.degrees(np.arccos(min(1.0, float(offset @ normal / np.linalg.norm(offset)))))
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1], lps[:3, 2], lps[:3, 3] = x * column, y * row, offset, places[0]
+    tilted = tilt > TILT_DEGREES
+    return Stack(
+        headers=tuple(order), shape=(first.columns, first.rows, len(order)), affine=np.diag([-1.0, -1, 1, 1]) @ lps,
+        modality=first.modality, split_by=split_by, spacing_source=first.spacing_source, oriented=first.oriented,
+        status="warn" if tilted else "ok", reason="GANTRY_TILT" if tilted else "",
+    )  # fmt: skip

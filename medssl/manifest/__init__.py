@@ -1,0 +1,15 @@
+"""The manifest: what an archive holds, who its patients are, and who is trained on.
+
+COHORT/instances.parquet  a row for each file
+COHORT/volumes.parquet    a row for each volume, and for each series left out, with its reason
+COHORT/patients.parquet   a row for each patient
+COHORT/labels.parquet     a row for each label of a volume
+COHORT/receipt.json       counts
+COHORT/phi/               the key of the pseudonyms and the paths of the sources: the only identifiable part
+"""
+
+from medssl.manifest.card import Card, read_card
+from medssl.manifest.cohort import Cohort, read_cohort
+from medssl.manifest.index import Receipt, index
+
+__all__ = ["Card", "Cohort", "Receipt", "index", "read_card", "read_cohort"]

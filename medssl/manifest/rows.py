@@ -1,0 +1,162 @@
+"""The rows of the manifest's tables. Only numbers, pseudonyms and words from closed lists or the user's table go in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.archive.headers import Header
+from medssl.archive.series import Stack
+from medssl.manifest.card import Card
+from medssl.manifest.demographics import UNKNOWN, age_band, age_of, agreed, sex_of
+from medssl.manifest.labels import Rule
+from medssl.manifest.pseudonyms import pseudonym
+
+NOT_ATTRIBUTES = {
+    "file", "patient_id", "study_uid", "series_uid", "sex", "race", "ethnicity", "age_years", "site", "scanner",
+    "laterality", "view_position",
+}  # fmt: skip
+"""Columns of a card that have a place of their own; any other becomes an attribute of the patient."""
+
+WORDS = {"L", "R", "AP", "PA", "LL", "RL", "LATERAL"}
+"""Laterality and view positions that leave a header; anything else could be free text."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file as it was read: its checksums and its header, or the reason why it has none."""
+
+    path: Path
+    size: int
+    crc32c: int
+    digest: str
+    header: Header | None
+    reason: str
+
+
+def instance_row(file: File, key: bytes, series_reason: str, archive: Path) -> Row:
+    """The row of a file; its own reason, or that of the series it belongs to."""
+    header, reason = file.header, file.reason or series_reason
+    return {
+        "instance_pid": pseudonym(key, "instance", file.path.relative_to(archive).as_posix()),
+        "series_pid": pseudonym(key, "series", header.series_uid) if header else "",
+        "study_pid": pseudonym(key, "study", header.study_uid) if header else "",
+        "patient_pid": pseudonym(key, "patient", header.patient_id) if header else "",
+        "size": file.size,
+        "crc32c": file.crc32c,
+        "sop_class_uid": header.sop_class_uid if header else "",
+        "modality": header.modality if header else "",
+        "n_frames": header.n_frames if header else 0,
+        "status": "excluded" if reason else "ok",
+        "reason": reason,
+    }
+
+
+def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str], split: str, *, has_mask: bool) -> Row:
+    """The row of a volume or of a series left out; `told` is what the clinical table says of it."""
+    first = stack.headers[0]
+    affine = stack.affine
+    left_out = stack.status == "excluded"
+    return {
+        "volume_id": volume_id,
+        "series_pid": pseudonym(key, "series", first.series_uid),
+        "study_pid": pseudonym(key, "study", first.study_uid),
+        "patient_pid": pseudonym(key, "patient", first.patient_id),
+        "split": "excluded" if left_out else split,
+        "modality": stack.modality,
+        "role": stack.role,
+        "site": told.get("site") or _site(key, first.institution),
+        "scanner": told.get("scanner") or f"{first.manufacturer} {first.model}".strip() or UNKNOWN,
+        "body_part": first.body_part.upper() if first.body_part.isalpha() else UNKNOWN,
+        "laterality": _word(told.get("laterality") or first.laterality),
+        "view_position": _word(told.get("view_position") or first.view_position),
+        "shape": [int(n) for n in stack.shape],
+        "spacing": [] if affine is None else [float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0)],
+        "affine": [] if affine is None else [float(value) for value in affine.ravel()],
+        "orientation": _orientation(stack),
+        "spacing_source": stack.spacing_source,
+        "n_sources": len(stack.headers),
+        "source_kind": first.kind,
+        "age_years": _age(told, first),
+        "has_mask": has_mask and not left_out,
+        "split_by": stack.split_by,
+        "status": stack.status,
+        "reason": stack.reason,
+    }
+
+
+def label_rows(volume_id: str, told: Mapping[str, str], rules: Mapping[str, Rule], source: str) -> list[Row]:
+    """A row for each label that the table gives a volume."""
+    if not told:
+        return []
+    values = {name: rule(told) for name, rule in rules.items()}
+    return [
+        {"volume_id": volume_id, "name": name, "value": value, "source": source}
+        for name, value in values.items()
+        if not math.isnan(value)
+    ]
+
+
+def patient_rows(volumes: list[Row], stacks: list[tuple[Stack, dict[str, str]]], key: bytes, card: Card) -> list[Row]:
+    """A row for each patient, sorted. The table's word counts before the header's; two that differ are unknown."""
+    heard: dict[str, list[tuple[Row, Header, dict[str, str]]]] = {}
+    for row, (stack, told) in zip(volumes, stacks, strict=True):
+        heard.setdefault(row["patient_pid"], []).append((row, stack.headers[0], told))
+    return [_patient(pid, entries, card) for pid, entries in sorted(heard.items())]
+
+
+def _patient(pid: str, entries: list[tuple[Row, Header, dict[str, str]]], card: Card) -> Row:
+    kept = [row for row, _, _ in entries if row["status"] != "excluded"]
+    sex, sex_source = _first_word(
+        [sex_of(t.get("sex", "")) for _, _, t in entries], [sex_of(h.sex) for _, h, _ in entries]
+    )
+    race, race_source = _first_word([t.get("race", "") for _, _, t in entries], [])
+    ages = [row["age_years"] for row, _, _ in entries if not math.isnan(row["age_years"])]
+    age = min(ages) if ages else math.nan
+    further = {name for _, _, told in entries for name in card.columns if name not in NOT_ATTRIBUTES and name in told}
+    return {
+        "patient_pid": pid, "sex": sex, "race": race,
+        "ethnicity": agreed(told.get("ethnicity", "") for _, _, told in entries),
+        "age_years": age, "age_band": age_band(age, card.age_bands), "site": agreed(row["site"] for row, _, _ in entries),
+        "split": kept[0]["split"] if kept else "excluded", "sex_source": sex_source, "race_source": race_source,
+        "n_studies": len({row["study_pid"] for row in kept}), "n_volumes": len(kept),
+        **{name: agreed(told.get(name, "") for _, _, told in entries) for name in sorted(further)},
+    }  # fmt: skip
+
+
+def _first_word(table: list[str], header: list[str]) -> tuple[str, str]:
+    """What the table says, else what the header says, and which of the two it was."""
+    for source, values in ("table", table), ("header", header):
+        if any(value and value != UNKNOWN for value in values):
+            return agreed(values), source
+    return UNKNOWN, "none"
+
+
+def _age(told: Mapping[str, str], header: Header) -> float:
+    years = age_of(told.get("age_years", ""))
+    return header.age_years if math.isnan(years) else years
+
+
+def _site(key: bytes, institution: str) -> str:
+    """A hospital's name identifies: where only the header names it, the site is a short pseudonym."""
+    return f"site-{pseudonym(key, 'site', institution)[:6]}" if institution else UNKNOWN
+
+
+def _word(text: str) -> str:
+    return text.upper() if text.upper() in WORDS else UNKNOWN
+
+
+def _orientation(stack: Stack) -> str:
+    """Axis codes such as RAS, of the axis that each array axis is nearest to."""
+    if stack.affine is None or not stack.oriented:
+        return UNKNOWN
+    import nibabel as nib
+
+    return "".join(nib.aff2axcodes(stack.affine))

@@ -1,0 +1,48 @@
+"""The manifest's Parquet tables: their columns, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medssl.atomic import replacing
+
+INSTANCES = {
+    "instance_pid": "string", "series_pid": "string", "study_pid": "string", "patient_pid": "string", "size": "int64",
+    "crc32c": "int64", "sop_class_uid": "string", "modality": "string", "n_frames": "int64", "status": "string",
+    "reason": "string",
+}  # fmt: skip
+VOLUMES = {
+    "volume_id": "string", "series_pid": "string", "study_pid": "string", "patient_pid": "string", "split": "string",
+    "modality": "string", "role": "string", "site": "string", "scanner": "string", "body_part": "string",
+    "laterality": "string", "view_position": "string", "shape": "list<int64>", "spacing": "list<float64>",
+    "affine": "list<float64>", "orientation": "string", "spacing_source": "string", "n_sources": "int64",
+    "source_kind": "string", "age_years": "float64", "has_mask": "bool", "split_by": "string", "status": "string",
+    "reason": "string",
+}  # fmt: skip
+PATIENTS = {
+    "patient_pid": "string", "sex": "string", "race": "string", "ethnicity": "string", "age_years": "float64",
+    "age_band": "string", "site": "string", "split": "string", "sex_source": "string", "race_source": "string",
+    "n_studies": "int64", "n_volumes": "int64",
+}  # fmt: skip
+LABELS = {"volume_id": "string", "name": "string", "value": "float64", "source": "string"}
+SOURCES = {
+    "volume_id": "string", "order": "int64", "path": "string", "mask_path": "string", "archive": "string",
+}  # fmt: skip
+
+
+def write_table(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """Nothing; `path` holds the rows as Parquet. Equal rows give equal bytes. Columns beyond `columns` are text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {
+        "string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(),
+        "list<int64>": pa.list_(pa.int64()), "list<float64>": pa.list_(pa.float64()),
+    }  # fmt: skip
+    further = sorted({name for row in rows for name in row} - set(columns))
+    schema = pa.schema(
+        [(name, kinds[kind]) for name, kind in columns.items()] + [(name, pa.string()) for name in further]
+    )
+    with replacing(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")

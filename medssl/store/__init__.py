@@ -1,0 +1,15 @@
+"""The store: prepared volumes on disk, one of the two doors between the rooms. Written once, read by position.
+
+store.json                        settings, versions, digest of the cohort; written last
+volumes.parquet                   the cohort's rows of the volumes, and what was done to each
+patients.parquet, labels.parquet  as in the cohort
+arrays/VOLUME_ID/image, mask      one Zarr v3 shard each, float16 and uint8, (C, I, J, K)
+arrays/VOLUME_ID/row.json         what was done to this volume; makes an interrupted run resumable
+"""
+
+from medssl.store.prepare import Receipt, prepare
+from medssl.store.reader import Store, open_store
+from medssl.store.settings import Preparation
+from medssl.store.shards import Damaged
+
+__all__ = ["Damaged", "Preparation", "Receipt", "Store", "open_store", "prepare"]

@@ -1,0 +1,223 @@
+"""From a cohort to a store: every kept volume reoriented, resampled, normalised and written once.
+
+Each volume is its own commit: its folder appears whole, with a row that says how it was made, or not at all. The tables
+and store.json come last. A run that was stopped, for whatever reason, goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import pandas as pd
+
+from medssl.atomic import replacing, write_json
+from medssl.errors import UserError
+from medssl.progress import Progress, silent
+from medssl.store.case import EVERY_ROW, Case, Row, failed, prepare_case, read_row
+from medssl.store.pool import run_all
+from medssl.store.reasons import meaning
+from medssl.store.settings import Preparation
+
+if TYPE_CHECKING:
+    from medssl.manifest import Cohort
+
+METHOD = 1
+"""Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
+
+PACKAGES = ("medssl", "numpy", "scipy", "SimpleITK", "zarr", "numcodecs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a run of `prepare` did: volumes now usable, those of them that were there before, and why others are not."""
+
+    prepared: int
+    reused: int
+    masks: int
+    reasons: dict[str, int]
+
+    def __str__(self) -> str:
+        text = f"{self.prepared} volumes prepared ({self.reused} were there), {self.masks} with label maps"
+        for code, count in self.reasons.items():
+            text += f"\n  {code}: {count}. {meaning(code)}"
+        return text
+
+
+def prepare(
+    cohort: Path | str,
+    store: Path | str,
+    *,
+    settings: Preparation | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Receipt:
+    """What was done. `store` then holds the cohort's volumes as `settings` ask, ready for `open_store`.
+
+    Volumes already prepared with the same settings are kept. A volume that cannot be prepared is left out with a
+    reason and the others go on; an error while writing (a full disk) is raised and leaves nothing half-written.
+    """
+    from medssl.manifest import read_cohort  # those who only read a store do not load the archive's decoders
+
+    cohort, store, settings = Path(cohort), Path(store), settings or Preparation()
+    content = read_cohort(cohort)
+    with _only_one(store):
+        if _settings_there(store) not in (None, _plain(settings)):
+            (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
+        cases = _cases(content, cohort, store, settings)
+        there = {case.volume_id: row for case in cases if (row := _row_there(case))}
+        missing = [case for case in cases if case.volume_id not in there]
+        fresh = run_all(prepare_case, missing, workers=workers, crashed=_crashed)
+        rows = [*there.values(), *progress(fresh, "preparing", len(cases), len(there))]
+        volumes = _table(content.volumes, rows)
+        _write_tables(store, volumes, content)
+        write_json(store / "store.json", _record(content, volumes, settings))
+    usable = volumes["status"] != "excluded"
+    reasons = Counter(code for row in rows if (code := str(row["prepared_reason"])))
+    return Receipt(
+        prepared=int(usable.sum()),
+        reused=len(there),
+        masks=int((usable & volumes["has_mask"]).sum()),
+        reasons=dict(reasons.most_common()),
+    )
+
+
+@contextmanager
+def _only_one(store: Path) -> Iterator[None]:
+    """While it lasts, no other process writes to the store; what a killed one left half-written is gone."""
+    try:
+        (store / "arrays").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{store}: is a file; give the path of a folder for the store") from None
+    with (store / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{store}: another medssl prepare is writing to it; wait for it or give another folder"
+            ) from None
+        for part in (store / "arrays").glob(".*.part"):
+            shutil.rmtree(part)
+        yield
+
+
+def _settings_there(store: Path) -> object:
+    """The settings that the store was made with; None when it is new or unfinished."""
+    try:
+        return json.loads((store / "store.json").read_text(encoding="utf-8"))["settings"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return "unreadable"
+
+
+def _plain(settings: Preparation) -> object:
+    """The settings as JSON gives them back."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+def _cases(content: Cohort, cohort: Path, store: Path, settings: Preparation) -> list[Case]:
+    volumes = content.volumes
+    kept = (volumes["status"] != "excluded") & volumes["modality"].isin(settings.modalities)
+    if settings.roles:
+        kept &= (volumes["modality"] != "MR") | volumes["role"].isin(settings.roles)
+    files = _sources(cohort)
+    cases = []
+    for row in volumes[kept].sort_values("volume_id").to_dict("records"):
+        sources, mask = files.get(row["volume_id"], ((), None))
+        if not sources:
+            raise UserError(f"{cohort}: volume {row['volume_id']} has no source; run medssl index again")
+        cases.append(
+            Case(
+                volume_id=row["volume_id"],
+                modality=row["modality"],
+                shape=tuple(int(n) for n in row["shape"]),
+                sources=sources,
+                mask=mask,
+                settings=settings,
+                preparation_hash=_hash(row["volume_id"], row["modality"], mask, settings),
+                folder=store / "arrays" / row["volume_id"],
+            )
+        )
+    return cases
+
+
+def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], Path | None]]:
+    """The files of each volume in their order, and its label map."""
+    table = pd.read_parquet(cohort / "phi" / "sources.parquet").sort_values(["volume_id", "order"])
+    archive = Path(str(table["archive"].iloc[0])) if len(table) else Path()
+    files = {}
+    for volume_id, group in table.groupby("volume_id"):
+        mask = next((path for path in group["mask_path"] if path), "")
+        files[str(volume_id)] = tuple(archive / path for path in group["path"]), archive / mask if mask else None
+    return files
+
+
+def _hash(volume_id: str, modality: str, mask: Path | None, settings: Preparation) -> str:
+    """What the prepared arrays are a function of: the content of image and label map, the settings and this code."""
+    facts = {
+        "method": METHOD,
+        "volume": volume_id,
+        "settings": settings.concerning(modality),
+        "mask": google_crc32c.value(mask.read_bytes()) if mask is not None and mask.is_file() else None,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:26]
+
+
+def _row_there(case: Case) -> Row | None:
+    row = read_row(case.folder)
+    return row if row and row.get("preparation_hash") == case.preparation_hash else None
+
+
+def _crashed(case: Case) -> Row:
+    return failed(case, "CRASHED")
+
+
+def _table(volumes: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
+    """The cohort's rows of the volumes that were tried, sorted by id, with what was done to each."""
+    done = pd.DataFrame(rows, columns=None if rows else list(EVERY_ROW))
+    done = done.astype({name: "Int64" for name in ("array_crc32c", "mask_crc32c", "channels") if name in done})
+    lists = [name for name in ("prepared_shape", "prepared_spacing", "prepared_affine", "mask_labels") if name in done]
+    done[lists] = done[lists].astype(object).where(done[lists].notna(), None)  # Parquet has no list that is NaN
+    told = [name for name in done.columns if name != "volume_id"]
+    table = volumes.drop(columns=told, errors="ignore").merge(done, on="volume_id", validate="one_to_one")
+    table = table.sort_values("volume_id", ignore_index=True)
+    worse = table["prepared_status"] != "ok"
+    table["status"] = table["prepared_status"].where(worse, table["status"])
+    table["reason"] = table["prepared_reason"].where(worse, table["reason"])
+    return table.drop(columns=["prepared_status", "prepared_reason"])
+
+
+def _write_tables(store: Path, volumes: pd.DataFrame, content: Cohort) -> None:
+    ids = set(volumes["volume_id"])
+    tables = {
+        "volumes": volumes,
+        "patients": content.patients,
+        "labels": content.labels[content.labels["volume_id"].isin(ids)],
+    }
+    for name, table in tables.items():
+        with replacing(store / f"{name}.parquet") as part:
+            table.to_parquet(part, index=False)
+
+
+def _record(content: Cohort, volumes: pd.DataFrame, settings: Preparation) -> dict[str, object]:
+    """What store.json says; equal for equal input, so it carries no date."""
+    ids = "\n".join(sorted(content.volumes["volume_id"] + content.volumes["split"]))
+    return {
+        "format": 1,
+        "method": METHOD,
+        "settings": asdict(settings),
+        "cohort": hashlib.sha256(ids.encode()).hexdigest(),
+        "volumes": int((volumes["status"] != "excluded").sum()),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }

@@ -1,0 +1,130 @@
+"""Opening a store: its tables, and boxes of its arrays read by position."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medssl.errors import UserError
+from medssl.store.shards import read_array
+
+Grid = tuple[tuple[int, int, int], np.ndarray, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A store's tables, and its arrays by volume id. `volumes` are those prepared; `left_out` those that could not be.
+
+    No file is kept open, so a Store can be sent to other processes.
+    """
+
+    path: Path
+    volumes: pd.DataFrame
+    left_out: pd.DataFrame
+    patients: pd.DataFrame
+    labels: pd.DataFrame
+    grids: dict[str, Grid]
+    """Shape, affine and whether there is a mask, by volume id."""
+
+    def shape(self, volume_id: str) -> tuple[int, int, int]:
+        """Number of voxels along I, J, K of a prepared volume."""
+        return self._grid(volume_id)[0]
+
+    def affine(self, volume_id: str) -> np.ndarray:
+        """The 4x4 matrix from prepared voxel indices to RAS+ mm."""
+        return self._grid(volume_id)[1].copy()
+
+    def read(
+        self,
+        volume_id: str,
+        name: str = "image",
+        start: Sequence[int] | None = None,
+        stop: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """The box start <= (i, j, k) < stop of a volume, (C, i, j, k); all of it by default.
+
+        `name` is "image" (float16) or "mask" (uint8, one channel). Every byte is checked: raises store.Damaged.
+        """
+        names = ("image", "mask") if self._grid(volume_id)[2] else ("image",)
+        if name not in names:
+            raise UserError(f"{volume_id}: has no {name!r}, only {' and '.join(names)}; choose rows with has_mask")
+        return read_array(self.path / "arrays" / volume_id / name, start, stop)
+
+    def rows(
+        self,
+        *,
+        split: str | None = None,
+        modality: str | None = None,
+        label: str | None = None,
+        has_mask: bool | None = None,
+    ) -> pd.DataFrame:
+        """A row for each volume that fits, sorted by id, with its patient's attributes as columns; None means any.
+
+        With `label`, volumes without a value for it are left out and the value is a column of that name.
+        """
+        table = self.volumes
+        for column, value in (("split", split), ("modality", modality), ("has_mask", has_mask)):
+            if value is not None:
+                table = table[table[column] == value]
+        new = [name for name in self.patients.columns if name not in table.columns or name == "patient_pid"]
+        table = table.merge(self.patients[new], on="patient_pid", how="left", validate="many_to_one")
+        return table.reset_index(drop=True) if label is None else self._labelled(table, label)
+
+    def _labelled(self, table: pd.DataFrame, label: str) -> pd.DataFrame:
+        known = sorted(self.labels["name"].unique())
+        if label not in known:
+            near = difflib.get_close_matches(label, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
+            raise UserError(f"{self.path}: no label called {label!r}; {hint}")
+        if label in table.columns:
+            raise UserError(f"label {label!r} has the name of a column of the manifest; rename it in the data card")
+        values = self.labels.loc[self.labels["name"] == label, ["volume_id", "value"]].dropna()
+        return table.merge(values.rename(columns={"value": label}), on="volume_id", validate="one_to_one")
+
+    def _grid(self, volume_id: str) -> Grid:
+        try:
+            return self.grids[volume_id]
+        except KeyError:
+            raise UserError(f"{self.path}: no volume {volume_id!r}; see volumes.parquet for those there are") from None
+
+
+def open_store(path: Path | str) -> Store:
+    """The store in a folder. Raises UserError when there is none or when its preparation did not finish."""
+    path = Path(path)
+    try:
+        json.loads((path / "store.json").read_text(encoding="utf-8"))
+        tables = {name: pd.read_parquet(path / f"{name}.parquet") for name in ("volumes", "patients", "labels")}
+    except FileNotFoundError:
+        state = "an unfinished store" if (path / "arrays").is_dir() else "no store"
+        raise UserError(f"{path}: {state}; run medssl prepare COHORT -o {path}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: its tables cannot be read ({type(error).__name__}); run medssl prepare again"
+        ) from None
+    usable = tables["volumes"]["status"] != "excluded"
+    volumes = tables["volumes"][usable].reset_index(drop=True)
+    return Store(
+        path=path.resolve(),
+        volumes=volumes,
+        left_out=tables["volumes"][~usable].reset_index(drop=True),
+        patients=tables["patients"],
+        labels=tables["labels"],
+        grids=_grids(volumes),
+    )
+
+
+def _grids(volumes: pd.DataFrame) -> dict[str, Grid]:
+    if volumes.empty:
+        return {}
+    columns = (volumes[name] for name in ("volume_id", "prepared_shape", "prepared_affine", "has_mask"))
+    grids: dict[str, Grid] = {}
+    for volume_id, shape, affine, has_mask in zip(*columns, strict=True):
+        i, j, k = (int(n) for n in shape)
+        grids[volume_id] = (i, j, k), np.array(affine, dtype=np.float64).reshape(4, 4), bool(has_mask)
+    return grids

@@ -1,0 +1,66 @@
+"""How volumes are prepared: the `prepare` section of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medssl.errors import UserError
+
+Millimetres = tuple[float, float, float]
+
+MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray"}
+"""DICOM modality codes that can be prepared, and the kind of preparation each gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What to keep of a cohort and the grid and intensities it gets. Spacings in mm along I, J, K.
+
+    `roles` limits MR to some sequences (t2w, adc, hbv); empty means all. CT and MR are turned to `mr_orientation`; OCT
+    and radiographs stay as they are. Flat pictures (K == 1) of any modality are put in a square of `xray_pixels`, their
+    longest side filling it. `ct_window` in HU goes to [-1, 1]; `clip_percentiles` bounds MR before the z-score.
+    """
+
+    modalities: tuple[str, ...] = tuple(MODALITIES)
+    roles: tuple[str, ...] = ()
+    ct_spacing: Millimetres = (1.5, 1.5, 1.5)
+    mr_spacing: Millimetres = (1.0, 1.0, 1.0)
+    oct_spacing: Millimetres = (0.12, 0.12, 0.03)
+    xray_pixels: int = 256
+    ct_window: tuple[float, float] = (-1000.0, 1000.0)
+    clip_percentiles: tuple[float, float] = (0.5, 99.5)
+    mr_orientation: str = "RAS"
+
+    def __post_init__(self) -> None:
+        unknown = [code for code in self.modalities if code not in MODALITIES]
+        if unknown or not self.modalities:
+            raise UserError(f"prepare.modalities: {unknown or 'empty'}; choose among {', '.join(MODALITIES)}")
+        for name in ("ct_spacing", "mr_spacing", "oct_spacing"):
+            if not all(0 < mm < float("inf") for mm in getattr(self, name)):
+                raise UserError(f"prepare.{name}: {getattr(self, name)}; give three positive millimetres")
+        if not 8 <= self.xray_pixels <= 16384:
+            raise UserError(f"prepare.xray_pixels: {self.xray_pixels}; give 8 to 16384")
+        if not self.ct_window[0] < self.ct_window[1]:
+            raise UserError(f"prepare.ct_window: {self.ct_window}; give the lower bound first, in HU")
+        if not 0 <= self.clip_percentiles[0] < self.clip_percentiles[1] <= 100:
+            raise UserError(f"prepare.clip_percentiles: {self.clip_percentiles}; give two of 0..100, the lower first")
+        if sorted("RLAPSI".find(code) // 2 for code in self.mr_orientation) != [0, 1, 2]:
+            raise UserError(f"prepare.mr_orientation: {self.mr_orientation!r}; give three letters such as RAS or LPS")
+
+    def spacing(self, modality: str) -> Millimetres:
+        """Target spacing of a modality's volumes."""
+        return {"ct": self.ct_spacing, "mr": self.mr_spacing, "oct": self.oct_spacing}[MODALITIES[modality]]
+
+    def concerning(self, modality: str) -> dict[str, object]:
+        """The settings that change how a volume of this modality is prepared."""
+        kind = MODALITIES[modality]
+        if kind == "xray":
+            return {"pixels": self.xray_pixels}
+        concerning: dict[str, object] = {"pixels": self.xray_pixels, "spacing": self.spacing(modality)}
+        if kind in ("ct", "mr"):
+            concerning["orientation"] = self.mr_orientation
+        if kind == "ct":
+            concerning["window"] = self.ct_window
+        if kind == "mr":
+            concerning["clip"] = self.clip_percentiles
+        return concerning

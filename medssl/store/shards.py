@@ -1,0 +1,290 @@
+"""Arrays on disk: one Zarr v3 shard each, a CRC32C for every chunk, and a small positional reader.
+
+A folder holds `zarr.json` and one shard file. zarr-python writes it and any Zarr v3 reader opens it. `read_array` is our
+own reader: one `pread` for the index, one a chunk, every byte checked before it is decoded. It knows this one layout and
+refuses all others. `zarr.json` has no checksum in the Zarr format, so it carries one of ours among its attributes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from medssl.atomic import write_text
+
+CHUNK = 32
+"""Edge of an inner chunk in voxels: the least that is read and decoded at once."""
+
+LEVEL = 5
+"""Effort of the compressor, 1 to 9; above 5 the files hardly shrink and writing takes longer."""
+
+CHECKSUM = "medssl_crc32c"
+"""Attribute of zarr.json that holds the CRC32C of the rest of it."""
+
+ABSENT = 2**64 - 1
+"""Offset and size that the index gives for a chunk that holds only the fill value."""
+
+CRC_BYTES = 4
+DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+
+REMEDIES = {
+    "MISSING": "the file is not there",
+    "HEADER": "the description of the array is damaged or of another layout",
+    "INDEX": "the table of chunks does not match its checksum: the file was cut short or altered",
+    "CHUNK": "the bytes of a chunk do not match their checksum",
+}
+"""What can be wrong with an array on disk, by code."""
+
+
+class Damaged(Exception):
+    """An array on disk is not what was written. `code` is one of REMEDIES, `chunk` its place in the grid of chunks."""
+
+    def __init__(self, code: str, path: str, chunk: tuple[int, ...] = (), detail: str = "") -> None:
+        super().__init__(code, path, chunk, detail)  # all of them, so that it survives pickling between processes
+        self.code, self.path, self.chunk, self.detail = code, path, chunk, detail
+
+    def __str__(self) -> str:
+        where = f" chunk {self.chunk}" if self.chunk else ""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.path}{where}: {REMEDIES[self.code]}{detail}. Delete this folder and run medssl prepare again."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What zarr.json says of an array; every field has been checked."""
+
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    grid: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fill: float
+
+    @property
+    def index_bytes(self) -> int:
+        return 16 * math.prod(self.grid) + CRC_BYTES
+
+    @property
+    def chunk_bytes(self) -> int:
+        return math.prod(self.chunk) * self.dtype.itemsize
+
+
+def write_array(folder: Path, array: np.ndarray) -> int:
+    """The CRC32C of the shard file; `folder` holds the array (C, I, J, K), or what it held before on any error."""
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    if array.ndim != 4 or 0 in array.shape or array.dtype.name not in DTYPES:
+        raise ValueError(f"{folder.name}: an array {array.shape} of {array.dtype} cannot be stored; give (C, I, J, K)")
+    chunk = (array.shape[0], *(min(CHUNK, n) for n in array.shape[1:]))
+    shard = tuple(-(-n // c) * c for n, c in zip(array.shape, chunk, strict=True))
+    blosc = BloscCodec(cname="lz4", clevel=LEVEL, shuffle="bitshuffle", typesize=array.dtype.itemsize)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        stored = zarr.create_array(
+            part,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=chunk,
+            shards=shard,
+            compressors=[blosc, Crc32cCodec()],
+            fill_value=0,
+            config={"write_empty_chunks": True},  # else an array of zeros has no file, which looks like a lost one
+        )
+        stored[:] = array
+        _sign(part / "zarr.json")
+        crc = checksum(shard_path(part))
+        move_folder(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return crc
+
+
+def move_folder(part: Path, folder: Path) -> None:
+    """Nothing; `part`, flushed to the disk, is now `folder`; a folder that was there is gone."""
+    for path in [*part.rglob("*"), part]:
+        flush(path)
+    old = part.with_name(f".{folder.name}.{os.getpid()}.old.part")
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Nothing; the file's bytes, or the folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def shard_path(folder: Path) -> Path:
+    """The one data file of an array (C, I, J, K)."""
+    return folder / "c" / "0" / "0" / "0" / "0"
+
+
+def checksum(path: Path) -> int:
+    """CRC32C of a file's bytes."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            crc = google_crc32c.extend(crc, block)
+    return crc
+
+
+def read_array(folder: Path, start: Sequence[int] | None = None, stop: Sequence[int] | None = None) -> np.ndarray:
+    """The box start <= (i, j, k) < stop of an array with all its channels, (C, i, j, k); the whole array by default.
+
+    Every byte that is used has been checked. Raises Damaged, and ValueError for a box that leaves the array.
+    """
+    layout = read_layout(folder)
+    low = (0, *(start if start is not None else (0, 0, 0)))
+    high = (layout.shape[0], *(stop if stop is not None else layout.shape[1:]))
+    if not all(0 <= a <= b <= n for a, b, n in zip(low, high, layout.shape, strict=True)):
+        raise ValueError(
+            f"box {low[1:]} to {high[1:]} leaves the grid {layout.shape[1:]} of {folder}; pad after reading"
+        )
+    out = np.empty([b - a for a, b in zip(low, high, strict=True)], layout.dtype)
+    path = shard_path(folder)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise Damaged("MISSING", str(path)) from None
+    try:
+        _fill_box(descriptor, path, layout, (low, high), out)
+    finally:
+        os.close(descriptor)
+    return out
+
+
+def read_layout(folder: Path) -> Layout:
+    """Shape, chunks and type of the array in a folder. Raises Damaged for anything but what `write_array` makes."""
+    path = folder / "zarr.json"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged("MISSING", str(path)) from None
+    try:
+        return _layout(text)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged("HEADER", str(path), (), f"{type(error).__name__}: {error}") from None
+
+
+@lru_cache(maxsize=256)  # by content: volumes of one shape share it, and a changed file is read anew
+def _layout(text: bytes) -> Layout:
+    header = json.loads(text)
+    if header["attributes"].pop(CHECKSUM) != _header_crc(header):
+        raise ValueError("it does not match its checksum")
+    (sharding,) = header["codecs"]
+    inner = sharding["configuration"]
+    shape, chunk = _sizes(header["shape"]), _sizes(inner["chunk_shape"])
+    shard = _sizes(header["chunk_grid"]["configuration"]["chunk_shape"])
+    if header["data_type"] not in DTYPES:
+        raise ValueError(f"data type {header['data_type']!r}")
+    dtype = np.dtype(header["data_type"]).newbyteorder("<")
+    expected = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    }
+    wrong = [key for key, value in expected.items() if header.get(key, []) != value]
+    whole = all(n <= s and s % c == 0 for n, s, c in zip(shape, shard, chunk, strict=True))
+    names = [codec["name"] for codec in inner["codecs"]]
+    big = inner["codecs"][0].get("configuration", {"endian": "little"}) != {"endian": "little"}
+    if wrong or len(shape) != 4 or not whole or sharding["name"] != "sharding_indexed" or big:
+        raise ValueError(f"not one shard of four axes {wrong}")
+    if names != ["bytes", "blosc", "crc32c"] or inner["index_codecs"] != INDEX_CODECS:
+        raise ValueError(f"codecs {names}")
+    if inner["index_location"] != "end" or header["chunk_grid"]["name"] != "regular":
+        raise ValueError("the index is not at the end, or the grid is not regular")
+    fill = header["fill_value"]
+    if not isinstance(fill, int | float):
+        raise ValueError(f"fill value {fill!r}")
+    return Layout(shape, chunk, tuple(s // c for s, c in zip(shard, chunk, strict=True)), dtype, fill)
+
+
+def _sizes(values: list[int]) -> tuple[int, ...]:
+    if not all(type(n) is int and 0 < n < 2**31 for n in values):
+        raise ValueError(f"sizes {values}")
+    return tuple(values)
+
+
+def _header_crc(header: dict[str, Any]) -> int:
+    return google_crc32c.value(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _sign(path: Path) -> None:
+    header = json.loads(path.read_text(encoding="utf-8"))
+    header["attributes"] = {CHECKSUM: _header_crc(header)}
+    write_text(path, json.dumps(header, indent=1))
+
+
+def _fill_box(
+    descriptor: int, path: Path, layout: Layout, box: tuple[tuple[int, ...], tuple[int, ...]], out: np.ndarray
+) -> None:
+    from numcodecs.blosc import decompress
+
+    index, end = _read_index(descriptor, path, layout)
+    for place, inside, target in _chunks_of(layout, *box):
+        offset, size = (int(n) for n in index[place])
+        if offset == size == ABSENT:
+            out[target] = layout.fill
+            continue
+        if size <= CRC_BYTES or offset + size > end:
+            raise Damaged("INDEX", str(path), place, "the chunk lies outside the file")
+        raw = os.pread(descriptor, size, offset)
+        data = raw[:-CRC_BYTES]
+        if len(raw) != size or google_crc32c.value(data) != int.from_bytes(raw[-CRC_BYTES:], "little"):
+            raise Damaged("CHUNK", str(path), place)
+        # The length that blosc would allocate is checked before it does.
+        if len(data) < 16 or int.from_bytes(data[4:8], "little") != layout.chunk_bytes:
+            raise Damaged("CHUNK", str(path), place, "its decoded length is not that of a chunk")
+        out[target] = np.frombuffer(decompress(data), layout.dtype).reshape(layout.chunk)[inside]
+
+
+def _read_index(descriptor: int, path: Path, layout: Layout) -> tuple[np.ndarray, int]:
+    """Offset and size of every chunk (*grid, 2), and where the chunks end."""
+    end = os.fstat(descriptor).st_size - layout.index_bytes
+    raw = os.pread(descriptor, layout.index_bytes, end) if end >= 0 else b""
+    table = raw[:-CRC_BYTES]
+    if len(raw) != layout.index_bytes or google_crc32c.value(table) != int.from_bytes(raw[-CRC_BYTES:], "little"):
+        raise Damaged("INDEX", str(path))
+    return np.frombuffer(table, "<u8").reshape(*layout.grid, 2), end
+
+
+def _chunks_of(
+    layout: Layout, low: tuple[int, ...], high: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
+    """Each chunk that a box touches: its place in the grid, what of it is wanted, and where that goes in the box."""
+    if any(a == b for a, b in zip(low, high, strict=True)):
+        return
+    axes = [
+        [(n, *_overlap(n, c, a, b)) for n in range(a // c, (b - 1) // c + 1)]
+        for a, b, c in zip(low, high, layout.chunk, strict=True)
+    ]
+    for along in product(*axes):
+        place, inside, target = zip(*along, strict=True)
+        yield place, inside, target
+
+
+def _overlap(number: int, size: int, low: int, high: int) -> tuple[slice, slice]:
+    """What chunk `number` of an axis shares with low..high, counted from the chunk's and from the box's start."""
+    first, last = max(low, number * size), min(high, (number + 1) * size)
+    return slice(first - number * size, last - number * size), slice(first - low, last - low)

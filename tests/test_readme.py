@@ -1,0 +1,40 @@
+"""The README's example is run, and its commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from medssl.cli import app
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    from medssl.phantom import PhantomSettings, write_archive
+
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    assert len(code.strip().splitlines()) <= 13
+    people = PhantomSettings(eye_patients=24, prostate_patients=0, chest_patients=0, xray_patients=0, head_patients=0)
+    write_archive(tmp_path / "medssl-demo" / "archive", people)
+    for folder in ("data_manifests", "pipelines"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_every_command_named_exists():
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    named = set(re.findall(r"^medssl +(\w+)", TEXT, re.M))
+    assert named <= known
+    assert len(named) >= 7
+
+
+def test_every_path_named_exists():
+    for path in re.findall(r"`((?:medssl|pipelines|data_manifests|benchmarks|docs|docker)/[\w./]+)`", TEXT):
+        assert (ROOT / path).exists(), path
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
+        assert (ROOT / picture).exists(), picture
