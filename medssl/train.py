@@ -79,32 +79,34 @@ def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, p
     rates = cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
     feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
-    log, board = Log(run / "log.csv", start), SummaryWriter(run / "tensorboard", purge_step=start)
+    log = Log(run / "log.csv", start)
     model.train()
-    for step in progress(range(start, settings.steps), "training", settings.steps, start):
-        # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
-        torch.manual_seed(settings.seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = rates[step] * group["scale"]
-        losses: dict[str, float] = {}
-        for part in range(settings.accumulate):
-            batch = fabric.to_device(next(feed))
-            with fabric.no_backward_sync(wrapped, enabled=part < settings.accumulate - 1):
-                named = wrapped(batch)
-                fabric.backward(_total(named, step) / settings.accumulate)
-            losses = {name: losses.get(name, 0.0) + loss.item() / settings.accumulate for name, loss in named.items()}
-        norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
-        optimizer.step()
-        optimizer.zero_grad()
-        model.after_step(settings.steps)  # type: ignore[operator]
-        done = step + 1
-        if step % settings.log_every == 0 or done == settings.steps:
-            _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
-        if step % settings.picture_every == 0 or done == settings.steps:
-            _draw(model, batch, fabric, run, board, done)
-        if done % settings.save_every == 0 or done == settings.steps:
-            checkpoint.save(path, model, optimizer.optimizer, done)
-    board.close()
+    with SummaryWriter(run / "tensorboard", purge_step=start) as board:
+        for step in progress(range(start, settings.steps), "training", settings.steps, start):
+            # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step] * group["scale"]
+            losses: dict[str, float] = {}
+            for part in range(settings.accumulate):
+                batch = fabric.to_device(next(feed))
+                with fabric.no_backward_sync(wrapped, enabled=part < settings.accumulate - 1):
+                    named = wrapped(batch)
+                    fabric.backward(_total(named, step) / settings.accumulate)
+                losses = {
+                    name: losses.get(name, 0.0) + loss.item() / settings.accumulate for name, loss in named.items()
+                }
+            norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
+            optimizer.step()
+            optimizer.zero_grad()
+            model.after_step(settings.steps)  # type: ignore[operator]
+            done = step + 1
+            if step % settings.log_every == 0 or done == settings.steps:
+                _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
+            if step % settings.picture_every == 0 or done == settings.steps:
+                _draw(model, batch, fabric, run, board, done)
+            if done % settings.save_every == 0 or done == settings.steps:
+                checkpoint.save(path, model, optimizer.optimizer, done)
 
 
 def pretrain(recipe: Section, store: Path | str, run: Path | str, *, progress: Progress = silent) -> Path:

@@ -116,6 +116,8 @@ def test_a_tilted_gantry_is_put_straight():
     assert there.valid[inner].all()
     ramp = there.world(np.stack(np.meshgrid(*map(np.arange, there.shape), indexing="ij"), -1)) @ (1, 2, 3)
     assert np.abs(there.voxels[0] - ramp)[inner].max() < 1e-3
+    backwards = straighten(tilted.flip(2).flip(0), (1.0, 1.0, 1.0))
+    assert (np.diag(backwards.affine)[:3] * (-1, 1, -1) > 0).all(), "the axes keep their directions"
     turned = put_on_grid(tilted, SETTINGS)
     assert not is_sheared(turned.affine)
     assert turned.spacing == pytest.approx((2, 2, 2))

@@ -55,7 +55,7 @@ def test_a_cohort_becomes_a_store(clinic):
     assert image[mask == 1].mean() > image[mask == 0].mean() + 2
     row = store.volumes.set_index("volume_id").loc[first]
     assert row["mask_labels"].tolist() == [1]
-    assert row["array_crc32c"] == shards.checksum(shards.shard_path(clinic.store / "arrays" / first / "image"))
+    assert (row["array_crc32c"], row["mask_crc32c"]) == (shards.checksum(image), shards.checksum(mask))
     assert (row["status"], row["reason"]) == ("ok", "")
     assert row["p0_5"] < row["mean"] < row["p99_5"]
     assert open_store(clinic.store).read(second).min() >= -1
@@ -84,6 +84,30 @@ def test_other_settings_make_only_what_they_concern_again(clinic):
     assert store.shape(mr) == (10, 12, 16)
     again = store.volumes.set_index("volume_id")["preparation_hash"]
     assert (again[ct], again[mr] != hashes[mr]) == (hashes[ct], True)
+
+
+def test_a_store_whose_settings_change_is_none_until_it_is_done(clinic, monkeypatch):
+    clinic.scan("a")
+    prepare(clinic.write(), clinic.store, settings=SETTINGS)
+    monkeypatch.setattr(case, "write_array", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(clinic.cohort, clinic.store, settings=Preparation(mr_spacing=(2.0, 2.0, 2.0)))
+    with pytest.raises(UserError, match="unfinished store"):
+        open_store(clinic.store)
+
+
+def test_a_store_that_grows_stays_open_meanwhile(clinic, monkeypatch):
+    first = clinic.scan("a")
+    prepare(clinic.write(), clinic.store, settings=SETTINGS)
+    clinic.scan("b")
+    monkeypatch.setattr(case, "write_array", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(clinic.write(), clinic.store, settings=SETTINGS)
+    assert open_store(clinic.store).volumes["volume_id"].tolist() == [first]
+
+
+def stop(folder, array):
+    raise KeyboardInterrupt
 
 
 def test_another_mask_makes_the_volume_again(clinic):
