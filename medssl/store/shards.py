@@ -106,6 +106,8 @@ def write_array(folder: Path, array: np.ndarray) -> int:
         )
         stored[:] = array
         _sign(part / "zarr.json")
+        for path in part.rglob("*"):
+            flush(path)
         move_folder(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -113,9 +115,8 @@ def write_array(folder: Path, array: np.ndarray) -> int:
 
 
 def move_folder(part: Path, folder: Path) -> None:
-    """Nothing; `part`, flushed to the disk, is now `folder`; a folder that was there is gone."""
-    for path in [*part.rglob("*"), part]:
-        flush(path)
+    """Nothing; `part`, whose files are on the disk already, is now `folder`; a folder that was there is gone."""
+    flush(part)
     old = part.with_name(f".{folder.name}.{os.getpid()}.old.part")
     if folder.exists():
         folder.rename(old)

@@ -22,6 +22,10 @@ CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
+SAFE_BFLOAT16_EXTENT = 3
+"""Extent in voxels below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient of a 3D
+convolution is garbage when its input is two voxels deep (relative error 1 or nan, where other extents have 0.003)."""
+
 
 class ResEnc(nn.Module):
     """A pyramid of `len(widths)` levels. `strides` has one entry a level, for all axes or for each; the first is 1.
@@ -78,7 +82,7 @@ class Residual(nn.Module):
 
     def __init__(self, dims: int, before: int, after: int, stride: tuple[int, ...]) -> None:
         super().__init__()
-        conv, norm = CONV[dims], NORM[dims]
+        conv, norm, self.stride = CONV[dims], NORM[dims], stride
         self.body = nn.Sequential(
             conv(before, after, 3, stride, padding=1, bias=False),
             norm(after, affine=True),
@@ -93,4 +97,8 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The block's output (B, after, *S / stride)."""
+        least = min(-(-n // step) for n, step in zip(x.shape[2:], self.stride, strict=True))
+        if x.device.type == "cpu" and least < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(x.float())
         return self.act(self.body(x) + self.shortcut(x))

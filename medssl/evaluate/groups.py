@@ -1,0 +1,186 @@
+"""Metrics by group and gaps between groups; "unknown" is a group, so every table adds up to the cohort.
+
+A gap is the difference between a group and all others. Intervals of the gaps of one attribute are simultaneous (max-T
+on the scale on which the metric is normal), so that asking about six groups does not find six gaps by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medssl.errors import UserError
+from medssl.evaluate.intervals import SEED, Interval, expit, logit, quantile
+from medssl.evaluate.metrics import Measured
+from medssl.evaluate.predictions import UNKNOWN, attributes_of
+
+DRAWS = 20_000
+"""Normal draws behind the critical value of the largest of several correlated differences."""
+
+POWER = 2.8
+"""Standard errors that a gap must measure to be found four times in five at the 5 % level (1.96 + 0.84)."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is measured on rows, its interval, and which rows count.
+
+    `measure(rows, patients)` uses the column `patient` (numbers below `patients`). `counts(rows)` gives the positives,
+    None where the metric has none. `too_few(rows)` gives a reason to show nothing, or "".
+    """
+
+    name: str
+    measure: Callable[[pd.DataFrame, int], Measured]
+    interval: Callable[[pd.DataFrame, Measured], Interval]
+    counts: Callable[[pd.DataFrame], int | None]
+    too_few: Callable[[pd.DataFrame], str]
+
+
+def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
+    """The rows with a column `group`: an attribute's values, or the crossing "a*b" of two. Raises UserError."""
+    names = attribute.split("*")
+    known = attributes_of(rows)
+    for name in names:
+        if name not in known:
+            raise UserError(f"--by {attribute}: the table has no attribute {name!r}; it has: {', '.join(known)}")
+    parts = [rows[name].astype(str) for name in names]
+    crossed = parts[0]
+    for part in parts[1:]:
+        crossed = crossed + " x " + part
+    unknown = np.logical_or.reduce([part == UNKNOWN for part in parts])
+    return rows.assign(group=crossed.where(~unknown, UNKNOWN))
+
+
+def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, minimum: int) -> Row:
+    """One row of the report: a metric in a group with its interval and head counts, or the reason for none."""
+    patients = rows["patient_id"].nunique()
+    base: Row = {"metric": metric.name, "attribute": attribute, "group": group, "level": 0.95}
+    nothing = {"value": None, "low": None, "high": None, "method": None}
+    if patients < minimum:
+        hidden = {"n_patients": None, "n_rows": None, "n_positive": None}
+        return {**base, **nothing, **hidden, "status": "suppressed", "reason": f"fewer than {minimum} patients"}
+    counts = {"n_patients": int(patients), "n_rows": len(rows), "n_positive": metric.counts(rows)}
+    if reason := metric.too_few(rows):
+        return {**base, **nothing, **counts, "status": "undefined", "reason": reason}
+    numbered = rows.assign(patient=pd.factorize(rows["patient_id"])[0])
+    measured = metric.measure(numbered, int(patients))
+    if math.isnan(measured.value):
+        return {**base, **nothing, **counts, "status": "undefined", "reason": measured.reason}
+    low, high, method = metric.interval(numbered, measured)
+    ends = {"low": None if math.isnan(low) else low, "high": None if math.isnan(high) else high}
+    return {**base, "value": measured.value, **ends, "method": method, **counts, "status": "ok", "reason": ""}
+
+
+def by_group(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int) -> list[Row]:
+    """An estimate for each group of an attribute, the known ones sorted, "unknown" last."""
+    grouped = with_group(rows, attribute)
+    names = sorted(grouped["group"].unique(), key=lambda name: (name == UNKNOWN, name))
+    return [estimate(grouped[grouped["group"] == name], metric, attribute, name, minimum) for name in names]
+
+
+def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margin: float) -> list[Row]:
+    """A verdict for each known group against all other known rows.
+
+    gap          the simultaneous interval leaves out zero
+    equivalent   it lies within plus or minus `margin`
+    inconclusive neither; `smallest_detectable` says what this cohort could have shown
+    suppressed   too few patients or only one class, on either side
+    """
+    grouped = with_group(rows, attribute)
+    grouped = grouped[grouped["group"] != UNKNOWN]
+    grouped = grouped.assign(patient=pd.factorize(grouped["patient_id"])[0])
+    patients = int(grouped["patient_id"].nunique())
+    names = sorted(grouped["group"].unique())
+    if len(names) < 2:
+        return [_verdict(metric, attribute, names[0] if names else UNKNOWN, "not evaluated", "one level only")]
+    found: list[Row] = []
+    sides: list[tuple[str, Measured, Measured]] = []
+    for name in names:
+        inside, rest = grouped[grouped["group"] == name], grouped[grouped["group"] != name]
+        reason = _too_few(inside, rest, metric, minimum)
+        if reason:
+            found.append(_verdict(metric, attribute, name, "suppressed", reason))
+            continue
+        pair = metric.measure(inside, patients), metric.measure(rest, patients)
+        if any(m.scale == "logit" and m.value in (0.0, 1.0) for m in pair):
+            found.append(
+                _verdict(metric, attribute, name, "inconclusive", "a side is at 0 or 1: no variance to test with")
+            )
+        else:
+            sides.append((name, *pair))
+    for row in _judge(sides, metric, attribute, margin):
+        found.append(row)
+    return sorted(found, key=lambda row: str(row["group"]))
+
+
+def _too_few(inside: pd.DataFrame, rest: pd.DataFrame, metric: Metric, minimum: int) -> str:
+    for side, name in (inside, "the group"), (rest, "the rest"):
+        if side["patient_id"].nunique() < minimum:
+            return f"{name} has fewer than {minimum} patients"
+        if reason := metric.too_few(side):
+            return f"{name}: {reason}"
+    return ""
+
+
+def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attribute: str, margin: float) -> list[Row]:
+    if not sides:
+        return []
+    differences, influences = [], []
+    for _, group, rest in sides:
+        differences.append(_scaled(group) - _scaled(rest))
+        influences.append(group.influence / _slope(group) - rest.influence / _slope(rest))
+    spread = np.array(influences)
+    errors = np.sqrt(np.square(spread).sum(1))
+    freedom = min(min(group.freedom, rest.freedom) for _, group, rest in sides)
+    critical = _critical(spread, errors, freedom)
+    found = []
+    for (name, group, rest), difference, error in zip(sides, differences, errors, strict=True):
+        low, high = (_unscaled(rest, difference + sign * critical * float(error)) for sign in (-1, 1))
+        raw = float(np.sqrt(np.square(group.influence - rest.influence).sum()))
+        verdict = "gap" if low > 0 or high < 0 else "equivalent" if -margin < low and high < margin else "inconclusive"
+        row = _verdict(metric, attribute, name, verdict, "")
+        found.append(
+            row | {"value": group.value - rest.value, "low": low, "high": high, "group_value": group.value,
+                   "rest_value": rest.value, "smallest_detectable": POWER * raw}
+        )  # fmt: skip
+    return found
+
+
+def _critical(spread: np.ndarray, errors: np.ndarray, freedom: float) -> float:
+    """The 95 % point of the largest absolute of the correlated differences, not below a single one's Student quantile."""
+    single = quantile(0.95, freedom)
+    if len(errors) == 1 or (errors == 0).any():
+        return single
+    correlation = spread @ spread.T / np.outer(errors, errors)
+    values, vectors = np.linalg.eigh(correlation)
+    draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(errors)))
+    largest = np.abs(draws * np.sqrt(np.clip(values, 0, None)) @ vectors.T).max(1)
+    normal = float(np.quantile(largest, 0.95))
+    return max(single, normal * single / quantile(0.95, math.inf))
+
+
+def _verdict(metric: Metric, attribute: str, group: str, verdict: str, reason: str) -> Row:
+    return {
+        "metric": metric.name, "attribute": attribute, "group": group, "verdict": verdict, "reason": reason,
+        "value": None, "low": None, "high": None, "group_value": None, "rest_value": None, "smallest_detectable": None,
+    }  # fmt: skip
+
+
+def _scaled(measured: Measured) -> float:
+    return logit(measured.value) if measured.scale == "logit" else measured.value
+
+
+def _slope(measured: Measured) -> float:
+    return measured.value * (1 - measured.value) if measured.scale == "logit" else 1.0
+
+
+def _unscaled(rest: Measured, difference: float) -> float:
+    """A difference on the metric's own scale, seen from where the rest stands."""
+    return expit(logit(rest.value) + difference) - rest.value if rest.scale == "logit" else difference

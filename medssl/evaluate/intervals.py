@@ -1,0 +1,106 @@
+"""Intervals with the patient as the unit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from medssl.evaluate.metrics import Measured
+
+MANY_PATIENTS = 50
+"""From here on a mean's interval is a bootstrap over patients; below it is Student's."""
+
+REPLICATES = 2000
+SEED = 20_260_101
+
+Interval = tuple[float, float, str]
+"""Lower end, upper end, and the name of the method."""
+
+
+def logit(p: float) -> float:
+    """Log odds."""
+    return math.log(p / (1 - p))
+
+
+def expit(x: float) -> float:
+    """Inverse of logit, safe at both ends."""
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+def quantile(level: float, freedom: float) -> float:
+    """Two-sided Student quantile; the normal one where degrees of freedom are unknown or many."""
+    from scipy import stats
+
+    share = (1 + level) / 2
+    return float(stats.norm.ppf(share) if not freedom < 1e6 else stats.t.ppf(share, max(freedom, 1.0)))
+
+
+def auroc_interval(measured: Measured, positives: int, negatives: int, level: float = 0.95) -> Interval:
+    """Interval of an AUROC: symmetric on the logit scale with Student's t; at 0 or 1 a score bound.
+
+    `positives` and `negatives` count patients. At the boundary the DeLong variance is zero and says nothing; the bound
+    solves the score equation with Newcombe's method-5 variance (Statistics in Medicine 2006).
+    """
+    a = measured.value
+    if math.isnan(a):
+        return math.nan, math.nan, "none"
+    if a in (0.0, 1.0) or measured.error == 0:
+        bound = _newcombe_bound(max(a, 1 - a), positives, negatives, level)
+        return (bound, 1.0, "Newcombe score bound") if a > 0.5 else (0.0, 1 - bound, "Newcombe score bound")
+    half = quantile(level, measured.freedom) * measured.error / (a * (1 - a))
+    return expit(logit(a) - half), expit(logit(a) + half), "clustered DeLong, logit t"
+
+
+def _newcombe_bound(a: float, positives: int, negatives: int, level: float) -> float:
+    """The smallest AUROC that an observed `a` does not contradict, by bisection."""
+    z = quantile(level, math.inf)
+    star = (positives + negatives) / 2 - 1
+
+    def contradicted(truth: float) -> bool:
+        share = 1 + star * (1 - truth) / (2 - truth) + star * truth / (1 + truth)
+        variance = truth * (1 - truth) * share / max(positives * negatives, 1)
+        return (a - truth) ** 2 > z**2 * variance
+
+    low, high = 0.0, a - 1e-12
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if contradicted(middle) else (low, middle)
+    return low
+
+
+def share_interval(measured: Measured, rows: int, patients: int, level: float = 0.95) -> Interval:
+    """Wilson interval of a share on the effective number of rows (Rao and Scott's design effect of patients).
+
+    At 0 or 1 the rows of a patient are taken to agree wholly, so the number of patients is the effective one.
+    """
+    p = measured.value
+    if math.isnan(p):
+        return math.nan, math.nan, "none"
+    inside = p * (1 - p)
+    effect = max(1.0, measured.error**2 * rows / inside) if inside > 0 else rows / max(patients, 1)
+    n, z = rows / effect, quantile(level, math.inf)
+    middle, spread = p + z**2 / (2 * n), z * math.sqrt(inside / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale), "Wilson on effective n"
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Interval of the mean of one value a patient: Student below 50 patients, BCa bootstrap from there on."""
+    from scipy import stats
+
+    count = len(values)
+    if count < 2:
+        return math.nan, math.nan, "none: one patient"
+    if count < MANY_PATIENTS or float(np.ptp(values)) == 0:
+        half = quantile(level, count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+        return float(values.mean()) - half, float(values.mean()) + half, "Student t over patients"
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=REPLICATES,
+        confidence_level=level,
+        method="BCa",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high), f"BCa bootstrap over patients, {REPLICATES} replicates"

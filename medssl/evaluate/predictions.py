@@ -1,0 +1,94 @@
+"""Reading a predictions table: the door through which any model may come to be judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medssl.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
+SPLITS = ("train", "val", "test")
+NUMBERS = ("label", "score")
+UNKNOWN = "unknown"
+NOT_ATTRIBUTES = {*REQUIRED, "task", "model"}
+
+
+def read_predictions(path: Path | str) -> pd.DataFrame:
+    """The table in a CSV or Parquet file, checked: numbers as floats (nan: blank), everything else as text.
+
+    Raises UserError naming the column, the value and the remedy. Patient 012 stays 012 and race NA stays NA.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with medssl predict")
+    try:
+        if path.suffix == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:
+            table = pd.read_parquet(path)
+    except Exception as error:  # parsers fail in many ways on a foreign file
+        raise UserError(f"{path}: cannot be read as {path.suffix or 'Parquet'} ({type(error).__name__})") from None
+    return check_predictions(table, str(path))
+
+
+def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.DataFrame:
+    """The table with its types settled. Raises UserError for whatever would make a number wrong."""
+    import pandas as pd
+
+    for column in REQUIRED:
+        if column not in table:
+            raise UserError(f"{where}: no column {column!r}; it has: {', '.join(map(str, table.columns))}")
+    table = table.copy()
+    for column in table.columns:
+        if column in NUMBERS or str(column).startswith("dice_"):
+            table[column] = _numbers(table[column], str(column), where)
+        else:
+            table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+            if column not in NOT_ATTRIBUTES:
+                table[column] = table[column].replace("", UNKNOWN)
+    if table.empty:
+        raise UserError(f"{where}: no rows; predict at least one sample")
+    _refuse(table["patient_id"] == "", table, where, "patient_id", "is blank; every row needs its patient")
+    _refuse(table["sample_id"].duplicated(), table, where, "sample_id", "occurs twice; give one row a sample")
+    _refuse(~table["split"].isin(SPLITS), table, where, "split", f"is not one of {', '.join(SPLITS)}")
+    _refuse(table["label"].notna() & ~table["label"].isin([0, 1]), table, where, "label", "is not 0, 1 or blank")
+    for column in ["score", *(c for c in table if str(c).startswith("dice_"))]:
+        outside = table[column].notna() & ~table[column].between(0, 1)
+        _refuse(outside, table, where, str(column), "is not between 0 and 1; give a probability or an overlap")
+    splits = table.groupby("patient_id")["split"].nunique()
+    if (splits > 1).any():
+        raise UserError(
+            f"{where}: {int((splits > 1).sum())} patients are in more than one split; split by patient, else the test leaks"
+        )
+    return pd.DataFrame(table)
+
+
+def attributes_of(table: pd.DataFrame) -> list[str]:
+    """The columns that a table can be stratified by."""
+    return [c for c in table.columns if c not in NOT_ATTRIBUTES and not str(c).startswith("dice_")]
+
+
+def _numbers(column: pd.Series, name: str, where: str) -> pd.Series:
+    import pandas as pd
+
+    blank = column.isna() | (column.astype(str).str.strip() == "")
+    found = pd.to_numeric(column.where(~blank), errors="coerce").astype(float)
+    wrong = found.isna() & ~blank
+    if wrong.any():
+        raise UserError(
+            f"{where}: {name} {column[wrong].iloc[0]!r} is not a number; leave the cell blank if there is none"
+        )
+    return found
+
+
+def _refuse(wrong: pd.Series, table: pd.DataFrame, where: str, column: str, why: str) -> None:
+    if wrong.any():
+        place = int(wrong.to_numpy().argmax())
+        value = "" if column == "patient_id" else f" {table[column].iloc[place]!r}"
+        raise UserError(f"{where}: {column}{value} in row {place + 2} {why}")
