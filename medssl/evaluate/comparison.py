@@ -43,9 +43,10 @@ def compare(
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
     if a.empty or set(a["sample_id"]) != set(b["sample_id"]):
+        both = len(set(a["sample_id"]) & set(b["sample_id"]))
         raise UserError(
-            f"compare: the tables hold {len(a)} and {len(b)} samples of split {split!r}, {len(set(a['sample_id']) & set(b['sample_id']))}"
-            " of them in both; predict the same samples with both models"
+            f"compare: the tables hold {len(a)} and {len(b)} samples of split {split!r}, {both} of them in both; "
+            "predict the same samples with both models"
         )
     column = "score" if metric == "auroc" else metric
     for table, which in (a, "first"), (b, "second"):

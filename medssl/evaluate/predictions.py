@@ -58,7 +58,7 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
     _refuse(table["sample_id"].duplicated(), table, where, "sample_id", "occurs twice; give one row a sample")
     _refuse(~table["split"].isin(SPLITS), table, where, "split", f"is not one of {', '.join(SPLITS)}")
     _refuse(table["label"].notna() & ~table["label"].isin([0, 1]), table, where, "label", "is not 0, 1 or blank")
-    for column in ["score", *(c for c in table if str(c).startswith("dice_"))]:
+    for column in ["score", *(str(c) for c in table if str(c).startswith("dice_"))]:
         outside = table[column].notna() & ~table[column].between(0, 1)
         _refuse(outside, table, where, str(column), "is not between 0 and 1; give a probability or an overlap")
     splits = table.groupby("patient_id")["split"].nunique()
