@@ -91,8 +91,9 @@ class Residual(nn.Module):
             norm(after, affine=True),
         )
         shrink: nn.Module = POOL[dims](stride, stride) if max(stride) > 1 else nn.Identity()
-        widen: nn.Module = conv(before, after, 1, bias=False) if before != after else nn.Identity()
-        self.shortcut = nn.Sequential(shrink, widen)
+        # Without a norm here the scanner's brightness would run past every norm of the body, straight into the features.
+        widen = [conv(before, after, 1, bias=False), norm(after, affine=True)] if before != after else []
+        self.shortcut = nn.Sequential(shrink, *widen)
         self.act = nn.LeakyReLU(0.01)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
