@@ -127,7 +127,9 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bits(balls, tmp_path):
     kills, last = 0, tmp_path / "killed" / "last.safetensors"
     for _ in range(60):
         started = checkpoint.steps_done(last)
-        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stderr=subprocess.DEVNULL
+        )
         if kills < 3:
             while process.poll() is None and checkpoint.steps_done(last) <= started:
                 time.sleep(0.02)

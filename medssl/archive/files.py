@@ -21,6 +21,12 @@ from medssl.volume import Volume
 DEFLATE_RATIO = 1100
 """Deflate cannot shrink data more than 1032-fold; a file that claims more lies."""
 
+HEADER_BYTES = 352
+"""A NIfTI-1 header and the four bytes that announce extensions."""
+
+TRAILING_BYTES = 1 << 20
+"""How much may follow the voxels of a NIfTI file; some programs pad."""
+
 XFORM_TOLERANCE = 1e-3
 """Relative to the voxel, how far sform and qform may be apart."""
 
@@ -58,7 +64,7 @@ def nifti(path: Path) -> Volume:
 def _nifti_bytes(path: Path) -> bytes:
     """The uncompressed file, whole and no longer than its header says."""
     raw = path.read_bytes()
-    start = _inflate(path, raw, 352) if raw[:2] == b"\x1f\x8b" else raw[:352]
+    start = _header_of(path, raw) if raw[:2] == b"\x1f\x8b" else raw[:HEADER_BYTES]
     order: Any = {348: "little", 540: "little"}.get(int.from_bytes(start[:4], "little")) or "big"
     if int.from_bytes(start[:4], order) != 348 or len(start) < 348:
         raise Refusal("UNREADABLE", path.name, "not a NIfTI-1 header")
@@ -80,18 +86,24 @@ def _nifti_bytes(path: Path) -> bytes:
     return content
 
 
-def _inflate(path: Path, raw: bytes, needed: int) -> bytes:
-    """At least the first `needed` bytes of a gzip stream; all of it, with its checksum verified, when it ends there."""
-    stream = zlib.decompressobj(wbits=31)
+def _header_of(path: Path, raw: bytes) -> bytes:
+    """The first bytes of a gzip stream, not verified: only good for finding out how long the rest must be."""
     try:
-        content = stream.decompress(raw, needed + 1)
-        whole = needed > 352
-        if whole and not stream.eof and len(content) <= needed:
-            content += stream.decompress(stream.unconsumed_tail, 1)
-        if whole and not stream.eof and len(content) <= needed:
-            raise Refusal("GZIP_DAMAGED", path.name, "the stream stops early")
+        return zlib.decompressobj(wbits=31).decompress(raw, HEADER_BYTES)
     except zlib.error as error:
         raise Refusal("GZIP_DAMAGED", path.name, str(error)) from None
+
+
+def _inflate(path: Path, raw: bytes, needed: int) -> bytes:
+    """The whole content of a gzip stream, its checksum verified. What is longer than expected is not read to its end."""
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        content = stream.decompress(raw, needed + TRAILING_BYTES)
+    except zlib.error as error:
+        raise Refusal("GZIP_DAMAGED", path.name, str(error)) from None
+    # zlib compares the checksum when it meets the end of the stream; without an end nothing has been verified.
+    if not stream.eof:
+        raise Refusal("GZIP_DAMAGED", path.name, "no end, or far more data than its header says")
     return content
 
 
