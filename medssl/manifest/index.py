@@ -73,12 +73,14 @@ def index(
     files = list(progress(_read_all(paths, workers), "reading headers", len(paths)))
     files = [_with_patient(file, card, table, archive) for file in files]
     stacks = _unique(assemble([file.header for file in files if file.header is not None]), files)
+    told = {name: table.row_of(stack.headers[0], archive) for name, stack in stacks}
     unused = table.unused_rows()
     if strict_table and unused:
         raise UserError(
             f"{archive / card.table}: row {unused[0]} is about nothing in the archive ({len(unused)} such rows)"
         )
-    return _write(archive, cohort, card, read_key(key_file or cohort / "phi" / "key"), files, stacks, table)
+    found = _Found(archive=archive, files=files, stacks=stacks, told=told, table=table)
+    return _write(cohort, card, read_key(key_file or cohort / "phi" / "key"), found)
 
 
 def _files(archive: Path, card: Card) -> list[Path]:
@@ -156,21 +158,25 @@ def _unique(stacks: list[Stack], files: list[File]) -> list[tuple[str, Stack]]:
     return named
 
 
-def _write(
-    archive: Path,
-    cohort: Path,
-    card: Card,
-    key: bytes,
-    files: list[File],
-    stacks: list[tuple[str, Stack]],
-    table: Clinical,
-) -> Receipt:
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """All that was read: files, named stacks, and what the clinical table says of each."""
+
+    archive: Path
+    files: list[File]
+    stacks: list[tuple[str, Stack]]
+    told: dict[str, dict[str, str]]
+    table: Clinical
+
+
+def _write(cohort: Path, card: Card, key: bytes, found: _Found) -> Receipt:
+    archive, files, stacks, table = found.archive, found.files, found.stacks, found.table
     patients = {stack.headers[0].patient_id for _, stack in stacks}
     alone = len(patients) == 1
     splits = {p: "train" if alone else split_of(p, card.split_seed, card.splits) for p in patients}
     volumes, labels, sources = [], [], []
     for volume_id, stack in stacks:
-        told = table.row_of(stack.headers[0], archive)
+        told = found.told[volume_id]
         mask = _mask(stack.headers[0], card, archive)
         row = volume_row(volume_id, stack, key, told, splits[stack.headers[0].patient_id], has_mask=bool(mask))
         volumes.append(row)
@@ -183,7 +189,7 @@ def _write(
     reasons = {
         header.path: stack.reason for _, stack in stacks if stack.status == "excluded" for header in stack.headers
     }
-    people = patient_rows(volumes, [(stack, table.row_of(stack.headers[0], archive)) for _, stack in stacks], key, card)
+    people = patient_rows(volumes, [(stack, found.told[name]) for name, stack in stacks], key, card)
     volumes.sort(key=lambda row: str(row["volume_id"]))
     sources.sort(key=lambda row: (str(row["volume_id"]), row["order"]))
     (cohort / "phi").mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -31,7 +31,7 @@ def forest(rows: Sequence[Row], title: str, label: str, name: str) -> str:
             left=0.30, right=0.80, top=1 - 0.08 / figure.get_figheight(), bottom=0.5 / figure.get_figheight()
         )
         out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Title": None})
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_page(out.getvalue(), title, _told(rows, label), name)
 
 

@@ -29,13 +29,13 @@ METRICS = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "speci
 
 def write_report(report: Mapping[str, Any], folder: Path | str, pictures: Mapping[str, Path] | None = None) -> Path:
     """The path of report.html in `folder`, written beside report.json. `pictures` (caption -> PNG) are embedded."""
+    from jinja2 import UndefinedError
+
     folder = Path(folder)
     try:
         page = render(report, pictures or {})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"report: not the content that medssl evaluate writes ({error!r} is missing); run it again"
-        ) from None
+    except (KeyError, UndefinedError) as error:
+        raise UserError(f"report: {error} is missing; give the report.json that medssl evaluate wrote") from None
     write_json(folder / "report.json", report)
     write_text(folder / "report.html", page)
     return folder / "report.html"
