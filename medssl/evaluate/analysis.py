@@ -76,6 +76,8 @@ def _versions() -> dict[str, str]:
 def _analysis(
     name: str, table: pd.DataFrame, by: Sequence[str], split: str, margin: float, minimum: int
 ) -> dict[str, Any]:
+    # One order whatever order the rows came in: sums of floats depend on it.
+    table = table.sort_values("sample_id")
     rows = table[table["split"] == split]
     if rows.empty:
         there = ", ".join(sorted(table["split"].unique()))

@@ -78,7 +78,7 @@ def share_interval(measured: Measured, rows: int, patients: int, level: float = 
     if math.isnan(p):
         return math.nan, math.nan, "none"
     inside = p * (1 - p)
-    effect = max(1.0, measured.error**2 * rows / inside) if inside > 0 else rows / max(patients, 1)
+    effect = max(1.0, measured.error**2 * (rows - 1) / inside) if inside > 0 else rows / max(patients, 1)
     n, z = rows / effect, quantile(level, math.inf)
     middle, spread = p + z**2 / (2 * n), z * math.sqrt(inside / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n

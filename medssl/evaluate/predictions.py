@@ -90,5 +90,6 @@ def _numbers(column: pd.Series, name: str, where: str) -> pd.Series:
 def _refuse(wrong: pd.Series, table: pd.DataFrame, where: str, column: str, why: str) -> None:
     if wrong.any():
         place = int(wrong.to_numpy().argmax())
-        value = "" if column == "patient_id" else f" {table[column].iloc[place]!r}"
+        found = table[column].iloc[place]
+        value = "" if column == "patient_id" else f" {found!r}" if isinstance(found, str) else f" {float(found)}"
         raise UserError(f"{where}: {column}{value} in row {place + 2} {why}")

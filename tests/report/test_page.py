@@ -1,0 +1,123 @@
+"""The page: one file, nothing from outside, nothing a label can do to it."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from skimage.io import imsave
+
+from medssl.errors import UserError
+from medssl.evaluate import evaluate
+from medssl.report import write_report
+from medssl.report.page import tame
+
+NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a‮b\x07c", "long " * 1000]
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+def content(groups):
+    rng = np.random.default_rng(0)
+    n = 240
+    label = (np.arange(n) % 2).astype(float)
+    rows = pd.DataFrame({"sample_id": np.arange(n).astype(str), "patient_id": np.arange(n).astype(str),
+                         "split": np.where(np.arange(n) % 6 == 5, "val", "test"), "label": label,
+                         "score": np.clip(0.3 * label + rng.uniform(0, 0.7, n), 0, 1),
+                         "race": [groups[k // 2 % len(groups)] for k in range(n)], "site": "one"})  # fmt: skip
+    return evaluate({groups[0]: rows}, by=["race", "site"], title=groups[0])
+
+
+class Page(HTMLParser):
+    """Open tags, those found, attributes that load something, and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.loads, self.ids, self.text = [], [], [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+        self.loads += [name for name, _ in attrs if name.startswith("on")]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read(path):
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+@pytest.mark.parametrize("groups", [["A", "B", "C"], NASTY], ids=["plain", "nasty"])
+def test_one_closed_file(tmp_path, groups):
+    path = write_report(content(groups), tmp_path)
+    page, text = read(path), path.read_text(encoding="utf-8")
+    assert page.open == []
+    assert not {"script", "iframe", "link", "object", "form"} & set(page.tags)
+    assert all(load.startswith(("#", "data:image/png")) for load in page.loads)
+    assert len(page.ids) == len(set(page.ids))
+    assert "default-src 'none'" in text
+    assert re.search(r"url\((?!#)", text) is None
+    assert path.stat().st_size < 2_000_000
+    assert (tmp_path / "report.json").exists()
+
+
+def test_labels_are_shown_as_text_and_cut(tmp_path):
+    page = read(write_report(content(NASTY), tmp_path))
+    assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in page.text
+    assert "\x07" not in page.text
+    assert max(len(word) for word in re.split(r"\n", page.text)) < 5000
+    assert tame("x" * 100) == "x" * 59 + "…"
+
+
+def test_the_first_screen_and_the_numbers(tmp_path):
+    report = content(["A", "B", "C"])
+    page = read(write_report(report, tmp_path))
+    for sentence in report["findings"]:
+        assert sentence in page.text
+    row = report["analyses"][0]["estimates"][0]
+    assert f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in page.text
+    assert "one level: not evaluated" in page.text
+    assert page.tags.count("svg") == 1
+    assert page.tags.count("desc") == 1
+
+
+def test_pictures_are_inside(tmp_path):
+    imsave(
+        tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (400, 600), dtype=np.uint8), check_contrast=False
+    )
+    path = write_report(content(["A", "B"]), tmp_path / "r", {"what it saw <b>": tmp_path / "a.png"})
+    page = read(path)
+    assert page.tags.count("img") == 1
+    assert "what it saw <b>" in page.text
+    assert path.stat().st_size < 2_000_000
+
+
+def test_the_same_content_gives_the_same_page(tmp_path):
+    report = content(["A", "B"])
+    pages = [write_report(report, tmp_path / name).read_bytes() for name in "ab"]
+    assert pages[0] == pages[1]
+
+
+def test_what_is_no_report_is_said(tmp_path):
+    with pytest.raises(UserError, match="'analyses' is missing"):
+        write_report({"title": "x"}, tmp_path)
+    report = content(["A", "B"])
+    del report["findings"]
+    with pytest.raises(UserError, match="findings"):
+        write_report(report, tmp_path)
+    assert list(tmp_path.iterdir()) == []
