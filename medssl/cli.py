@@ -226,21 +226,31 @@ def compare(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Nothing; leaves the process with the exit code that this module's first lines explain."""
-    from medssl.archive.reasons import Refusal
-    from medssl.store.shards import Damaged
-
     try:
         app(args=arguments)
-    except (UserError, Refusal) as error:
-        _leave(str(error), BAD_INPUT)
-    except Damaged as error:
-        _leave(str(error), DAMAGED)
+    except SystemExit as left:
+        if left.code == INTERRUPTED:
+            typer.echo("medssl: interrupted; run the same command again to go on", err=True)
+        raise
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         _leave(f"{error.filename or 'disk'}: {error.strerror}; free some space and run the same command again", DISK)
-    except KeyboardInterrupt:
-        _leave("interrupted; run the same command again to go on", INTERRUPTED)
+    except Exception as error:
+        _leave(str(error), _code_of(error))
+
+
+def _code_of(error: Exception) -> int:
+    """The exit code of a mistake that we have words for; any other error is raised again, with its traceback."""
+    # Only here: the rooms' imports would cost every --help half a second.
+    from medssl.archive.reasons import Refusal
+    from medssl.store.shards import Damaged
+
+    if isinstance(error, UserError | Refusal):
+        return BAD_INPUT
+    if isinstance(error, Damaged):
+        return DAMAGED
+    raise error
 
 
 def _leave(message: str, code: int) -> None:
