@@ -2,7 +2,8 @@
 
 Three rooms meet in data on disk. Reading (archive, manifest, store) turns raw files into prepared volumes without torch.
 Learning (views, trunks, methods, heads, train, adapt, predict) turns the store into a predictions table. Judging
-(evaluate, report) turns that table into a report without torch. The names below are loaded when first used.
+(evaluate, report) turns that table into a report without torch. The names below are loaded when first used; predict,
+evaluate and compare are imported from the rooms that have their names.
 """
 
 from __future__ import annotations
@@ -25,10 +26,7 @@ _HOMES = {
     "read_recipe": "recipe",
     "pretrain": "train",
     "finetune": "adapt",
-    "predict": "predict",
     "read_predictions": "evaluate",
-    "evaluate": "evaluate",
-    "compare": "evaluate",
     "write_report": "report",
 }
 
