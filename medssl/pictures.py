@@ -16,26 +16,19 @@ ROWS = 4
 def tile(images: dict[str, torch.Tensor]) -> np.ndarray:
     """A grey picture (height, width) in 0..255: a row for each of the first scans, a column for each kind of image.
 
-    `images` are (R, *S) each; of a volume the middle of its last axis is shown. Each row of a kind keeps the grey
-    scale of the first kind, so that input and rebuild can be compared.
+    `images` are (R, *S) each. Of a volume the middle plane across its shortest axis is shown: the slice of a stack, the
+    B-scan of an OCT. A row keeps the grey scale of its first image, so that input and rebuild can be compared; label
+    maps ("label ...") run from black to white.
     """
-    planes = {name: _middle(values.detach().float().cpu().numpy()) for name, values in images.items()}
+    arrays = {name: values.detach().float().cpu().numpy() for name, values in images.items()}
     rows = []
-    for row in range(min(ROWS, *(len(values) for values in planes.values()))):
-        first = next(iter(planes.values()))[row]
-        low, high = np.percentile(first, [1, 99])
-        rows.append(
-            np.hstack(
-                [
-                    _frame(
-                        plane[row] if "label" not in name else plane[row] / max(plane.max(), 1) * (high - low) + low,
-                        low,
-                        high,
-                    )
-                    for name, plane in planes.items()
-                ]
-            )
-        )
+    for row in range(min(ROWS, *(len(values) for values in arrays.values()))):
+        low, high = np.percentile(next(iter(arrays.values()))[row], [1, 99])
+        frames = []
+        for name, values in arrays.items():
+            ends = (0.0, max(float(values.max()), 1.0)) if name.startswith("label") else (float(low), float(high))
+            frames.append(_frame(values[row], *ends))
+        rows.append(np.hstack(frames))
     return np.vstack(rows)
 
 
@@ -51,11 +44,11 @@ def save_picture(path: Path, images: dict[str, torch.Tensor]) -> np.ndarray:
     return picture
 
 
-def _middle(values: np.ndarray) -> np.ndarray:
-    return values[..., values.shape[-1] // 2] if values.ndim == 4 else values
-
-
-def _frame(plane: np.ndarray, low: float, high: float) -> np.ndarray:
-    grey = np.clip((plane - low) / max(high - low, 1e-6), 0, 1) * 255
-    # Arrays run right and up in the world; pictures run right and down.
-    return np.pad(np.flipud(grey.T).astype(np.uint8), 1, constant_values=128)
+def _frame(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """One plane as grey values with a thin frame, the way up that a reader expects."""
+    axis = int(np.argmin(values.shape)) if values.ndim == 3 else -1
+    plane = np.take(values, values.shape[axis] // 2, axis) if values.ndim == 3 else values
+    grey = np.clip((plane.T - low) / max(high - low, 1e-6), 0, 1) * 255
+    # Patient axes grow upwards, picture rows downwards; OCT depth and rows of radiographs already run down.
+    upright = np.flipud(grey) if axis == 2 else grey
+    return np.pad(upright.astype(np.uint8), 1, constant_values=128)

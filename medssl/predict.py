@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from monai.inferers import sliding_window_inference
 
 from medssl import checkpoint
@@ -18,6 +17,7 @@ from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.overlap import dice
 from medssl.heads import Segment
+from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import make
 from medssl.runs import read_run
@@ -54,7 +54,7 @@ def predict(
     record = read_run(run)
     model = load_model(run, record)
     settings = make(Training, record["recipe"].get("finetune", {}), "finetune")
-    fabric = Fabric(accelerator="auto", devices=1, precision=settings.precision)
+    fabric = find_place(settings.precision)
     model = model.to(fabric.device).eval()
     rows = _rows(store_, record["recipe"], splits, model.head.target)
     crops = build_views(record["recipe"]["views"]).crops

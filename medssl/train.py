@@ -19,6 +19,7 @@ from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.pictures import save_picture
+from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import Log, open_run
@@ -68,7 +69,7 @@ class Trainable(Protocol):
 def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, progress: Progress = silent) -> None:
     """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one."""
     torch.manual_seed(settings.seed)
-    fabric = Fabric(accelerator="auto", devices=1, precision=settings.precision)
+    fabric = find_place(settings.precision)
     wrapped, optimizer = fabric.setup(
         model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
     )

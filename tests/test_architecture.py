@@ -26,7 +26,7 @@ ORDER = [
     ["trunks"],
     ["methods"],
     ["heads"],
-    ["checkpoint", "schedule", "runs", "pictures"],
+    ["checkpoint", "place", "schedule", "runs", "pictures"],
     ["train"],
     ["adapt"],
     ["predict"],

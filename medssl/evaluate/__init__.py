@@ -13,6 +13,8 @@ _HOMES = {
     "auroc": "metrics",
     "average_precision": "metrics",
     "brier": "metrics",
+    "sensitivity": "metrics",
+    "specificity": "metrics",
     "dice": "overlap",
 }
 
@@ -25,6 +27,8 @@ __all__ = [
     "dice",
     "evaluate",
     "read_predictions",
+    "sensitivity",
+    "specificity",
 ]
 
 

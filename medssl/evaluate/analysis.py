@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
+from medssl.evaluate import cohort
 from medssl.evaluate.findings import findings
-from medssl.evaluate.groups import Metric, Row, by_group, estimate, gaps, with_group
-from medssl.evaluate.intervals import Interval, auroc_interval, mean_interval, share_interval
-from medssl.evaluate.metrics import Measured, measure_auroc, measure_mean, measure_share, patient_means
-from medssl.evaluate.predictions import UNKNOWN, attributes_of, check_predictions
-from medssl.evaluate.threshold import Threshold, fix_threshold
+from medssl.evaluate.groups import MOST_LEVELS, Row, by_group, check_levels, estimate, gaps, levels_of
+from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, overlap, share
+from medssl.evaluate.predictions import attributes_of, check_predictions, structures_of
+from medssl.evaluate.threshold import Threshold, threshold_for
 
 SCHEMA_VERSION = "1"
 
-FEWEST_OF_A_CLASS = 2
-"""Rows of a class below which a ranking metric is not shown: one case is an anecdote, and would be recognisable."""
+
+@dataclass(frozen=True)
+class Rules:
+    """What is decided before looking at the numbers."""
+
+    split: str
+    margin: float
+    minimum_patients: int
+    target_sensitivity: float | None
 
 
 def evaluate(
@@ -31,19 +38,23 @@ def evaluate(
     margin: float = 0.05,
     minimum_patients: int = 11,
     title: str = "Model evaluation",
+    target_sensitivity: float | None = None,
 ) -> dict[str, Any]:
     """The content of report.json: an analysis for each table (name -> predictions).
 
     A table with labels and scores is a classification, one with dice_ columns a segmentation. `by` names attributes,
-    "a*b" crosses two; empty means every attribute there is. `margin` is the difference that would matter, declared
-    before looking. Groups below `minimum_patients` are not shown.
+    "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that would matter,
+    declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the validation rows:
+    Youden's, or the one that reaches `target_sensitivity`.
     """
     if not tables:
         raise UserError("evaluate: no predictions table given")
-    analyses = []
-    for name, table in tables.items():
-        checked = check_predictions(table, name)
-        analyses.append(_analysis(name, checked, by, split, margin, minimum_patients))
+    if not 0 < margin < 1:
+        raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
+    if minimum_patients < 1:
+        raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
+    rules = Rules(split, margin, minimum_patients, target_sensitivity)
+    analyses = [_analysis(name, check_predictions(table, name), by, rules) for name, table in tables.items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "title": title,
@@ -73,144 +84,69 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("medssl", "numpy", "scipy", "pandas")}
 
 
-def _analysis(
-    name: str, table: pd.DataFrame, by: Sequence[str], split: str, margin: float, minimum: int
-) -> dict[str, Any]:
+def _analysis(name: str, table: pd.DataFrame, by: Sequence[str], rules: Rules) -> dict[str, Any]:
     # One order whatever order the rows came in: sums of floats depend on it.
     table = table.sort_values("sample_id")
-    rows = table[table["split"] == split]
+    rows = table[table["split"] == rules.split]
     if rows.empty:
         there = ", ".join(sorted(table["split"].unique()))
-        raise UserError(f"{name}: no rows of split {split!r}; the table has: {there}")
-    segmentation = any(str(column).startswith("dice_") for column in rows)
-    if segmentation:
-        threshold = Threshold(None, "not needed: a segmentation has no threshold")
-        metrics = [_dice(str(column)) for column in rows if str(column).startswith("dice_")]
-        metrics.sort(key=lambda metric: (metric.name != "dice_mean", metric.name))
-    else:
-        threshold, metrics, rows = _classification(name, table, rows)
-    names = list(by) or attributes_of(rows)
-    names = [n for n in names if n in attributes_of(rows) or "*" in n or by]
-    estimates = [estimate(rows, metric, "", "all", 1) for metric in metrics]
+        raise UserError(f"{name}: no rows of split {rules.split!r}; the table has: {there}")
+    judged, threshold, metrics = _task(name, table, rows, rules)
+    left_out = rows.drop(judged.index)
+    names, notes = _attributes(judged, by)
+    estimates = [estimate(judged, metric, "", "all", 1) for metric in metrics]
     found_gaps: list[Row] = []
     for attribute in names:
         for metric in metrics:
-            estimates += by_group(rows, metric, attribute, minimum)
-        found_gaps += gaps(rows, metrics[0], attribute, minimum, margin)
+            estimates += by_group(judged, metric, attribute, rules.minimum_patients)
+            if metric.compared:
+                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, rules.margin)
+    segmentation = bool(structures_of(rows))
+    if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
+        notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     return {
         "name": name,
         "task": "segmentation" if segmentation else "classification",
         "primary_metric": metrics[0].name,
-        "cohort": _cohort(rows, names, minimum, labelled=not segmentation),
+        "cohort": cohort.describe(judged, left_out, names, rules.minimum_patients),
+        "notes": cohort.notes(judged, left_out, names) + notes,
         "threshold": {"value": threshold.value, "provenance": threshold.provenance},
         "estimates": estimates,
         "gaps": found_gaps,
     }
 
 
-def _classification(name: str, table: pd.DataFrame, rows: pd.DataFrame) -> tuple[Threshold, list[Metric], pd.DataFrame]:
-    kept = rows[rows["label"].notna() & rows["score"].notna()]
-    if kept.empty:
+def _task(
+    name: str, table: pd.DataFrame, rows: pd.DataFrame, rules: Rules
+) -> tuple[pd.DataFrame, Threshold, list[Metric]]:
+    """The rows that can be judged, the threshold, and the metrics, the primary one first."""
+    if structures := structures_of(rows):
+        structures.sort(key=lambda column: (column != "dice_mean", column))
+        without = Threshold(None, "not needed: a segmentation has no threshold")
+        return rows.assign(label=float("nan")), without, [overlap(column) for column in structures]
+    judged = rows[rows["label"].notna() & rows["score"].notna()]
+    if judged.empty:
         raise UserError(f"{name}: no row has both label and score, and there is no dice_ column; nothing to judge")
-    threshold = fix_threshold(table[table["split"] == "val"], digest(table)) if (kept["split"] != "val").all() else None
-    threshold = threshold or Threshold(None, "not fixed: the validation rows themselves are judged")
+    threshold = threshold_for(table, rules.split, digest(table), target_sensitivity=rules.target_sensitivity)
     metrics = [AUROC]
     if threshold.value is not None:
-        metrics += [_share("sensitivity", 1, threshold.value), _share("specificity", 0, threshold.value)]
-    return threshold, metrics, kept
+        metrics += [share("sensitivity", 1, threshold.value), share("specificity", 0, threshold.value)]
+    return judged, threshold, [*metrics, AVERAGE_PRECISION, BRIER]
 
 
-def _few_of_a_class(rows: pd.DataFrame) -> str:
-    counts = [int((rows["label"] == value).sum()) for value in (1, 0)]
-    few = min(counts)
-    return f"only {few} of one class" if 0 < few < FEWEST_OF_A_CLASS else "one class only" if few == 0 else ""
-
-
-def _positives(rows: pd.DataFrame) -> int:
-    return int((rows["label"] == 1).sum())
-
-
-def _auroc(rows: pd.DataFrame, patients: int) -> Measured:
-    return measure_auroc(
-        rows["label"].to_numpy(float), rows["score"].to_numpy(float), rows["patient"].to_numpy(int), patients
-    )
-
-
-def _auroc_interval(rows: pd.DataFrame, measured: Measured) -> Interval:
-    positives, negatives = (rows.loc[rows["label"] == value, "patient"].nunique() for value in (1, 0))
-    return auroc_interval(measured, positives, negatives)
-
-
-AUROC = Metric("auroc", _auroc, _auroc_interval, _positives, _few_of_a_class)
-
-
-def _share(name: str, label: int, threshold: float) -> Metric:
-    """Sensitivity (label 1) or specificity (label 0) at a threshold fixed elsewhere."""
-
-    def measure(rows: pd.DataFrame, patients: int) -> Measured:
-        kept = rows[rows["label"] == label]
-        yes = kept["score"].to_numpy(float) >= threshold
-        return measure_share((yes == bool(label)).astype(float), kept["patient"].to_numpy(int), patients)
-
-    def interval(rows: pd.DataFrame, measured: Measured) -> Interval:
-        kept = rows[rows["label"] == label]
-        return share_interval(measured, len(kept), kept["patient"].nunique())
-
-    return Metric(name, measure, interval, _positives, _few_of_a_class)
-
-
-def _dice(column: str) -> Metric:
-    """The mean over patients of a Dice column; a structure absent in truth and answer (blank) has none."""
-
-    def measure(rows: pd.DataFrame, patients: int) -> Measured:
-        return measure_mean(rows[column].to_numpy(float), rows["patient"].to_numpy(int), patients)
-
-    def interval(rows: pd.DataFrame, measured: Measured) -> Interval:
-        return mean_interval(patient_means(rows[column].to_numpy(float), rows["patient"].to_numpy(int)))
-
-    def too_few(rows: pd.DataFrame) -> str:
-        return "" if rows[column].notna().any() else "no patient has this structure"
-
-    return Metric(column, measure, interval, lambda rows: None, too_few)
-
-
-def _cohort(rows: pd.DataFrame, names: Sequence[str], minimum: int, *, labelled: bool) -> dict[str, Any]:
-    """Head counts, prevalence and missingness; small groups are counted but not described."""
-    attributes = []
-    for attribute in names:
-        grouped = with_group(rows, attribute)
-        groups = [_group(grouped[grouped["group"] == name], name, minimum, labelled) for name in _ordered(grouped)]
-        unknown = grouped.loc[grouped["group"] == UNKNOWN, "patient_id"].nunique()
-        share = unknown / rows["patient_id"].nunique()
-        attributes.append({"attribute": attribute, "groups": groups, "unknown_share": share})
-    whole = _group(rows, "all", 1, labelled)
-    return {**whole, "attributes": attributes}
-
-
-def _ordered(grouped: pd.DataFrame) -> list[str]:
-    return sorted(grouped["group"].unique(), key=lambda name: (name == UNKNOWN, name))
-
-
-def _group(rows: pd.DataFrame, name: str, minimum: int, labelled: bool) -> Row:
-    patients = int(rows["patient_id"].nunique())
-    if patients < minimum:
-        reason = f"fewer than {minimum} patients"
-        return {
-            "group": name,
-            "n_patients": None,
-            "n_rows": None,
-            "n_positive": None,
-            "prevalence": None,
-            "reason": reason,
-        }
-    row: Row = {"group": name, "n_patients": patients, "n_rows": len(rows), "n_positive": None, "prevalence": None,
-                "reason": ""}  # fmt: skip
-    if labelled:
-        codes = pd.factorize(rows["patient_id"])[0]
-        measured = measure_share(rows["label"].to_numpy(float), np.asarray(codes), patients)
-        low, high, _ = share_interval(measured, len(rows), patients)
-        row |= {"n_positive": _positives(rows), "prevalence": {"value": measured.value, "low": low, "high": high}}
-    return row
+def _attributes(rows: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The attributes to stratify by, and notes on those left out because they are not groups but values."""
+    if by:
+        for attribute in by:
+            check_levels(rows, attribute)
+        return list(dict.fromkeys(by)), []
+    there = attributes_of(rows)
+    names = [name for name in there if levels_of(rows, name) <= MOST_LEVELS]
+    return names, [
+        f"{name} has {levels_of(rows, name)} different values and is not a grouping; band it to stratify by it."
+        for name in there
+        if name not in names
+    ]
 
 
 __all__ = ["AUROC", "digest", "evaluate"]

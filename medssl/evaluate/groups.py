@@ -7,15 +7,16 @@ on the scale on which the metric is normal), so that asking about six groups doe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.evaluate.intervals import SEED, Interval, expit, logit, quantile
+from medssl.evaluate.bootstrap import SEED
+from medssl.evaluate.intervals import expit, logit, quantile
+from medssl.evaluate.measures import Metric
 from medssl.evaluate.metrics import Measured
 from medssl.evaluate.predictions import UNKNOWN, attributes_of
 
@@ -25,22 +26,10 @@ DRAWS = 20_000
 POWER = 2.8
 """Standard errors that a gap must measure to be found four times in five at the 5 % level (1.96 + 0.84)."""
 
+MOST_LEVELS = 20
+"""Groups of one attribute beyond which it is taken for a measurement or an identifier, not a grouping."""
+
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is measured on rows, its interval, and which rows count.
-
-    `measure(rows, patients)` uses the column `patient` (numbers below `patients`). `counts(rows)` gives the positives,
-    None where the metric has none. `too_few(rows)` gives a reason to show nothing, or "".
-    """
-
-    name: str
-    measure: Callable[[pd.DataFrame, int], Measured]
-    interval: Callable[[pd.DataFrame, Measured], Interval]
-    counts: Callable[[pd.DataFrame], int | None]
-    too_few: Callable[[pd.DataFrame], str]
 
 
 def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
@@ -58,6 +47,26 @@ def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
     return rows.assign(group=crossed.where(~unknown, UNKNOWN))
 
 
+def levels_of(rows: pd.DataFrame, attribute: str) -> int:
+    """How many groups an attribute or a crossing makes."""
+    return int(with_group(rows, attribute)["group"].nunique())
+
+
+def check_levels(rows: pd.DataFrame, attribute: str) -> None:
+    """Nothing; raises UserError where a named attribute has too many values to be a grouping."""
+    with_group(rows, attribute)  # unknown names are answered first
+    for name in attribute.split("*"):
+        if (levels := levels_of(rows, name)) > MOST_LEVELS:
+            raise UserError(
+                f"--by {attribute}: {name} has {levels} different values, more than {MOST_LEVELS}; band it first"
+            )
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Each group's name once, the known ones sorted, "unknown" last."""
+    return sorted(set(names), key=lambda name: (name == UNKNOWN, name))
+
+
 def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, minimum: int) -> Row:
     """One row of the report: a metric in a group with its interval and head counts, or the reason for none."""
     patients = rows["patient_id"].nunique()
@@ -66,7 +75,7 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
     if patients < minimum:
         hidden = {"n_patients": None, "n_rows": None, "n_positive": None}
         return {**base, **nothing, **hidden, "status": "suppressed", "reason": f"fewer than {minimum} patients"}
-    counts = {"n_patients": int(patients), "n_rows": len(rows), "n_positive": metric.counts(rows)}
+    counts = {"n_patients": int(patients), "n_rows": len(rows), "n_positive": metric.positives(rows)}
     if reason := metric.too_few(rows):
         return {**base, **nothing, **counts, "status": "undefined", "reason": reason}
     numbered = rows.assign(patient=pd.factorize(rows["patient_id"])[0])
@@ -81,8 +90,10 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
 def by_group(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int) -> list[Row]:
     """An estimate for each group of an attribute, the known ones sorted, "unknown" last."""
     grouped = with_group(rows, attribute)
-    names = sorted(grouped["group"].unique(), key=lambda name: (name == UNKNOWN, name))
-    return [estimate(grouped[grouped["group"] == name], metric, attribute, name, minimum) for name in names]
+    return [
+        estimate(grouped[grouped["group"] == name], metric, attribute, name, minimum)
+        for name in ordered(grouped["group"])
+    ]
 
 
 def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margin: float) -> list[Row]:
@@ -142,7 +153,7 @@ def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attr
     critical = _critical(spread, errors, freedom)
     found = []
     for (name, group, rest), difference, error in zip(sides, differences, errors, strict=True):
-        low, high = (_unscaled(rest, difference + sign * critical * float(error)) for sign in (-1, 1))
+        low, high = (_unscaled(group, rest, difference + sign * critical * float(error)) for sign in (-1, 1))
         raw = float(np.sqrt(np.square(group.influence - rest.influence).sum()))
         verdict = "gap" if low > 0 or high < 0 else "equivalent" if -margin < low and high < margin else "inconclusive"
         row = _verdict(metric, attribute, name, verdict, "")
@@ -181,6 +192,13 @@ def _slope(measured: Measured) -> float:
     return measured.value * (1 - measured.value) if measured.scale == "logit" else 1.0
 
 
-def _unscaled(rest: Measured, difference: float) -> float:
-    """A difference on the metric's own scale, seen from where the rest stands."""
-    return expit(logit(rest.value) + difference) - rest.value if rest.scale == "logit" else difference
+def _unscaled(group: Measured, rest: Measured, difference: float) -> float:
+    """A difference on the metric's own scale, around the middle of both sides.
+
+    Zero stays zero, the observed difference comes back exactly, and swapping the sides only changes the sign: for two
+    groups both rows say the same.
+    """
+    if rest.scale != "logit":
+        return difference
+    middle = (logit(group.value) + logit(rest.value)) / 2
+    return expit(middle + difference / 2) - expit(middle - difference / 2)

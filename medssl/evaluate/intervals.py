@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
-from medssl.evaluate.metrics import Measured
+from medssl.evaluate.bootstrap import REPLICATES, bootstrap_interval, weighted_average_precision, weighted_mean
+from medssl.evaluate.metrics import Measured, average_precision
 
 MANY_PATIENTS = 50
 """From here on a mean's interval is a bootstrap over patients; below it is Student's."""
 
-REPLICATES = 2000
-SEED = 20_260_101
+FEWEST_POSITIVE_PATIENTS = 10
+"""Patients with a positive row below which average precision gets no interval: the bootstrap would be too narrow."""
 
 Interval = tuple[float, float, str]
 """Lower end, upper end, and the name of the method."""
@@ -40,14 +41,19 @@ def auroc_interval(measured: Measured, positives: int, negatives: int, level: fl
     """Interval of an AUROC: symmetric on the logit scale with Student's t; at 0 or 1 a score bound.
 
     `positives` and `negatives` count patients. At the boundary the DeLong variance is zero and says nothing; the bound
-    solves the score equation with Newcombe's method-5 variance (Statistics in Medicine 2006).
+    solves the score equation with Newcombe's method-5 variance (Statistics in Medicine 2006). nan where a class has one
+    patient, or where all scores are equal: nothing varies, which is not the same as certainty.
     """
     a = measured.value
     if math.isnan(a):
         return math.nan, math.nan, "none"
-    if a in (0.0, 1.0) or measured.error == 0:
+    if a in (0.0, 1.0):
         bound = _newcombe_bound(max(a, 1 - a), positives, negatives, level)
         return (bound, 1.0, "Newcombe score bound") if a > 0.5 else (0.0, 1 - bound, "Newcombe score bound")
+    if min(positives, negatives) < 2:
+        return math.nan, math.nan, "none: one patient of a class"
+    if measured.error == 0:
+        return math.nan, math.nan, "none: all scores are equal"
     half = quantile(level, measured.freedom) * measured.error / (a * (1 - a))
     return expit(logit(a) - half), expit(logit(a) + half), "clustered DeLong, logit t"
 
@@ -87,20 +93,30 @@ def share_interval(measured: Measured, rows: int, patients: int, level: float = 
 
 def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     """Interval of the mean of one value a patient: Student below 50 patients, BCa bootstrap from there on."""
-    from scipy import stats
-
     count = len(values)
     if count < 2:
         return math.nan, math.nan, "none: one patient"
+    mean = float(values.mean())
     if count < MANY_PATIENTS or float(np.ptp(values)) == 0:
         half = quantile(level, count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
-        return float(values.mean()) - half, float(values.mean()) + half, "Student t over patients"
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=REPLICATES,
-        confidence_level=level,
-        method="BCa",
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return float(found.low), float(found.high), f"BCa bootstrap over patients, {REPLICATES} replicates"
+        return mean - half, mean + half, "Student t over patients"
+    low, high = bootstrap_interval(mean, weighted_mean(values), count, level)
+    return low, high, f"BCa bootstrap over patients, {REPLICATES} replicates"
+
+
+def error_interval(measured: Measured, level: float = 0.95) -> Interval:
+    """Interval of a mean over rows (Brier score), its error from the patients' influence; kept within 0..1."""
+    if math.isnan(measured.value) or measured.freedom < 1:
+        return math.nan, math.nan, "none: one patient"
+    half = quantile(level, measured.freedom) * measured.error
+    return max(0.0, measured.value - half), min(1.0, measured.value + half), "clustered mean, t"
+
+
+def precision_interval(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, level: float = 0.95) -> Interval:
+    """Interval of average precision by the bootstrap over patients; nan below 10 patients with a positive row."""
+    if len(np.unique(patient[truth == 1])) < FEWEST_POSITIVE_PATIENTS:
+        return math.nan, math.nan, f"none: fewer than {FEWEST_POSITIVE_PATIENTS} patients with a positive"
+    value, patients = average_precision(truth=truth, score=score), int(patient.max()) + 1
+    low, high = bootstrap_interval(value, weighted_average_precision(truth, score, patient), patients, level)
+    method = f"BCa bootstrap over patients, {REPLICATES} replicates"
+    return low, high, "none: at its boundary" if math.isnan(low) else method

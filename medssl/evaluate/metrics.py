@@ -8,7 +8,7 @@ products are covariances between groups and between models.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,6 +72,11 @@ def measure_share(hit: np.ndarray, patient: np.ndarray, patients: int) -> Measur
     return Measured(value, influence * math.sqrt(count / max(count - 1, 1)), count - 1, "logit")
 
 
+def measure_brier(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, patients: int) -> Measured:
+    """The mean over rows of the squared difference of score and label, with the influence of each patient."""
+    return replace(measure_share(np.square(score - truth), patient, patients), scale="identity")
+
+
 def measure_mean(values: np.ndarray, patient: np.ndarray, patients: int) -> Measured:
     """The mean over patients of each patient's mean; nan values are left out and a patient without any does not count."""
     kept = ~np.isnan(values)
@@ -107,6 +112,16 @@ def average_precision(*, truth: np.ndarray, score: np.ndarray) -> float:
 def brier(*, truth: np.ndarray, score: np.ndarray) -> float:
     """Mean squared difference of score and label; nan without rows."""
     return float(np.square(score - truth).mean()) if truth.size else math.nan
+
+
+def sensitivity(*, truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
+    """Share of the positives with a score at or above the threshold; nan without positives."""
+    return float((score[truth == 1] >= threshold).mean()) if (truth == 1).any() else math.nan
+
+
+def specificity(*, truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
+    """Share of the negatives with a score below the threshold; nan without negatives."""
+    return float((score[truth == 0] < threshold).mean()) if (truth == 0).any() else math.nan
 
 
 def _placements(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,12 +28,18 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with medssl predict")
     try:
-        if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if path.suffix.lower() == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         else:
             table = pd.read_parquet(path)
     except Exception as error:  # parsers fail in many ways on a foreign file
-        raise UserError(f"{path}: cannot be read as {path.suffix or 'Parquet'} ({type(error).__name__})") from None
+        raise UserError(
+            f"{path}: cannot be read as {path.suffix or 'Parquet'} ({type(error).__name__}); "
+            "give UTF-8 CSV with commas, or Parquet"
+        ) from None
+    if path.suffix.lower() == ".csv" and not isinstance(table.index, pd.RangeIndex):
+        # pandas would take the first column for an index and move every other one by a place.
+        raise UserError(f"{path}: the rows have more cells than the header has names; quote cells that hold a comma")
     return check_predictions(table, str(path))
 
 
@@ -43,7 +49,8 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
 
     for column in REQUIRED:
         if column not in table:
-            raise UserError(f"{where}: no column {column!r}; it has: {', '.join(map(str, table.columns))}")
+            hint = "; separate columns by commas" if len(table.columns) == 1 else ""
+            raise UserError(f"{where}: no column {column!r}; it has: {', '.join(map(str, table.columns))}{hint}")
     table = table.copy()
     for column in table.columns:
         if column in NUMBERS or str(column).startswith("dice_"):
@@ -58,7 +65,7 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
     _refuse(table["sample_id"].duplicated(), table, where, "sample_id", "occurs twice; give one row a sample")
     _refuse(~table["split"].isin(SPLITS), table, where, "split", f"is not one of {', '.join(SPLITS)}")
     _refuse(table["label"].notna() & ~table["label"].isin([0, 1]), table, where, "label", "is not 0, 1 or blank")
-    for column in ["score", *(str(c) for c in table if str(c).startswith("dice_"))]:
+    for column in ["score", *structures_of(table)]:
         outside = table[column].notna() & ~table[column].between(0, 1)
         _refuse(outside, table, where, str(column), "is not between 0 and 1; give a probability or an overlap")
     splits = table.groupby("patient_id")["split"].nunique()
@@ -67,6 +74,11 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
             f"{where}: {int((splits > 1).sum())} patients are in more than one split; split by patient, else the test leaks"
         )
     return pd.DataFrame(table)
+
+
+def structures_of(table: pd.DataFrame) -> list[str]:
+    """The columns that hold Dice values."""
+    return [str(column) for column in table.columns if str(column).startswith("dice_")]
 
 
 def attributes_of(table: pd.DataFrame) -> list[str]:

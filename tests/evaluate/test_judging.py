@@ -12,7 +12,7 @@ from scipy import stats
 
 from medssl.errors import UserError
 from medssl.evaluate import compare, evaluate, read_predictions
-from medssl.evaluate.analysis import AUROC
+from medssl.evaluate.measures import AUROC
 from medssl.evaluate.groups import by_group, gaps
 from medssl.evaluate.threshold import fix_threshold
 
@@ -67,10 +67,10 @@ def test_a_planted_gap_is_found_and_chance_finds_few():
     for seed in range(8):
         report = evaluate({"eye": table(400, seed=seed, gap=1.5)}, by=["race", "sex", "site"])
         found = report["analyses"][0]["gaps"]
-        race = pick(found, attribute="race", group="B")
+        race = pick(found, metric="auroc", attribute="race", group="B")
         assert (race["verdict"], race["high"] < 0) == ("gap", True)
         by_chance += any(gap["verdict"] == "gap" for gap in found if gap["attribute"] == "sex")
-        assert pick(found, attribute="site")["verdict"] == "not evaluated"
+        assert pick(found, metric="auroc", attribute="site")["verdict"] == "not evaluated"
         assert len(report["findings"]) == 3
         assert not {"fair", "unbiased"} & set(" ".join(report["findings"]).lower().split())
     assert by_chance <= 2
@@ -92,7 +92,7 @@ def test_small_groups_leave_no_number_behind():
         assert all(row[key] is None for key in ("value", "low", "high", "n_patients", "n_rows", "n_positive"))
     cell = pick(pick(analysis["cohort"]["attributes"], attribute="race")["groups"], group="C")
     assert cell["n_patients"] is cell["n_positive"] is cell["prevalence"] is None
-    assert pick(analysis["gaps"], group="C")["verdict"] == "suppressed"
+    assert pick(analysis["gaps"], metric="auroc", group="C")["verdict"] == "suppressed"
 
 
 def test_one_class_is_no_number_and_no_crash():

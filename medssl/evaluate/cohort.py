@@ -1,0 +1,64 @@
+"""Who was judged: head counts, prevalence, what is not recorded, and who was left out, by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medssl.evaluate.groups import Row, ordered, with_group
+from medssl.evaluate.intervals import share_interval
+from medssl.evaluate.measures import positives
+from medssl.evaluate.metrics import measure_share
+from medssl.evaluate.predictions import UNKNOWN
+
+
+def describe(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str], minimum: int) -> dict[str, Any]:
+    """Counts of the rows judged and of those left out (no label or no score), overall and by each attribute.
+
+    A group that was left out altogether is a row of zeros, not a missing row: who cannot be judged is a finding. Groups
+    below `minimum` patients are named but not counted.
+    """
+    attributes = []
+    for attribute in names:
+        inside, outside = with_group(judged, attribute), with_group(left_out, attribute)
+        groups = [
+            _group(inside[inside["group"] == name], outside[outside["group"] == name], name, minimum)
+            for name in ordered(pd.concat([inside["group"], outside["group"]]))
+        ]
+        missing = inside.loc[inside["group"] == UNKNOWN, "patient_id"].nunique() / judged["patient_id"].nunique()
+        hidden = any(group["group"] == UNKNOWN and group["reason"] for group in groups)
+        attributes.append({"attribute": attribute, "groups": groups, "unknown_share": None if hidden else missing})
+    return {**_group(judged, left_out, "all", 1), "attributes": attributes}
+
+
+def notes(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Sentences on what a reader of the counts must know: rows left out, patients in several groups."""
+    found = []
+    if len(left_out):
+        found.append(
+            f"{len(left_out)} of {len(left_out) + len(judged)} rows have no label or no score and are not judged; "
+            "the cohort table counts them by group."
+        )
+    for attribute in names:
+        several = int((with_group(judged, attribute).groupby("patient_id")["group"].nunique() > 1).sum())
+        if several:
+            found.append(f"{several} patients are in more than one group of {attribute} and count in each.")
+    return found
+
+
+def _group(judged: pd.DataFrame, left_out: pd.DataFrame, name: str, minimum: int) -> Row:
+    patients = int(judged["patient_id"].nunique())
+    row: Row = {"group": name, "n_patients": None, "n_rows": None, "n_positive": None, "n_left_out": None,
+                "prevalence": None, "reason": ""}  # fmt: skip
+    if pd.concat([judged["patient_id"], left_out["patient_id"]]).nunique() < minimum or 0 < patients < minimum:
+        return row | {"reason": f"fewer than {minimum} patients"}
+    row |= {"n_patients": patients, "n_rows": len(judged), "n_left_out": len(left_out)}
+    if patients and judged["label"].notna().all():
+        codes = np.asarray(pd.factorize(judged["patient_id"])[0])
+        measured = measure_share(judged["label"].to_numpy(float), codes, patients)
+        low, high, _ = share_interval(measured, len(judged), patients)
+        row |= {"n_positive": positives(judged), "prevalence": {"value": measured.value, "low": low, "high": high}}
+    return row

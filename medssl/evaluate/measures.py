@@ -1,0 +1,137 @@
+"""What is measured: each metric with its interval, the rows it needs, and whether groups are compared by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medssl.evaluate.intervals import (
+    Interval,
+    auroc_interval,
+    error_interval,
+    mean_interval,
+    precision_interval,
+    share_interval,
+)
+from medssl.evaluate.metrics import (
+    Measured,
+    average_precision,
+    measure_auroc,
+    measure_brier,
+    measure_mean,
+    measure_share,
+    patient_means,
+)
+
+FEWEST_OF_A_CLASS = 2
+"""Patients of a class below which nothing that needs it is shown: one is an anecdote, and would be recognisable."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is measured on rows, its interval, and which rows count.
+
+    `measure(rows, patients)` uses the column `patient` (numbers below `patients`). `positives(rows)` counts positive
+    rows, None where there is no such thing. `too_few(rows)` gives a reason to show nothing, or "". `compared`: whether
+    groups are compared by it; metrics that move with prevalence alone are not.
+    """
+
+    name: str
+    measure: Callable[[pd.DataFrame, int], Measured]
+    interval: Callable[[pd.DataFrame, Measured], Interval]
+    positives: Callable[[pd.DataFrame], int | None]
+    too_few: Callable[[pd.DataFrame], str]
+    compared: bool = True
+
+
+def positives(rows: pd.DataFrame) -> int:
+    """The rows with label 1."""
+    return int((rows["label"] == 1).sum())
+
+
+def _needs(*labels: int) -> Callable[[pd.DataFrame], str]:
+    """A check that each label has enough patients."""
+    names = {1: "positive", 0: "negative"}
+
+    def too_few(rows: pd.DataFrame) -> str:
+        counts = {label: rows.loc[rows["label"] == label, "patient_id"].nunique() for label in labels}
+        if len(labels) == 2 and 0 in counts.values():
+            return "one class only"
+        for label, count in counts.items():
+            if count < FEWEST_OF_A_CLASS:
+                return f"no {names[label]}" if count == 0 else f"only {count} patient with a {names[label]}"
+        return ""
+
+    return too_few
+
+
+def _arrays(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return rows["label"].to_numpy(float), rows["score"].to_numpy(float), rows["patient"].to_numpy(int)
+
+
+def _auroc_interval(rows: pd.DataFrame, measured: Measured) -> Interval:
+    sick, well = (rows.loc[rows["label"] == value, "patient"].nunique() for value in (1, 0))
+    return auroc_interval(measured, sick, well)
+
+
+def _precision(rows: pd.DataFrame, patients: int) -> Measured:
+    truth, score, _ = _arrays(rows)
+    return Measured(average_precision(truth=truth, score=score), np.zeros(patients), math.nan, "logit")
+
+
+AUROC = Metric(
+    "auroc", lambda rows, patients: measure_auroc(*_arrays(rows), patients), _auroc_interval, positives, _needs(1, 0)
+)
+AVERAGE_PRECISION = Metric(
+    "average_precision",
+    _precision,
+    lambda rows, _: precision_interval(*_arrays(rows)),
+    positives,
+    _needs(1, 0),
+    compared=False,
+)
+BRIER = Metric(
+    "brier",
+    lambda rows, patients: measure_brier(*_arrays(rows), patients),
+    lambda _, measured: error_interval(measured),
+    positives,
+    lambda rows: "",
+    compared=False,
+)
+
+
+def share(name: str, label: int, threshold: float) -> Metric:
+    """Sensitivity (label 1) or specificity (label 0) at a threshold fixed elsewhere."""
+
+    def measure(rows: pd.DataFrame, patients: int) -> Measured:
+        kept = rows[rows["label"] == label]
+        yes = kept["score"].to_numpy(float) >= threshold
+        return measure_share((yes == bool(label)).astype(float), kept["patient"].to_numpy(int), patients)
+
+    def interval(rows: pd.DataFrame, measured: Measured) -> Interval:
+        kept = rows[rows["label"] == label]
+        return share_interval(measured, len(kept), kept["patient"].nunique())
+
+    return Metric(name, measure, interval, positives, _needs(label))
+
+
+def overlap(column: str) -> Metric:
+    """The mean over patients of a Dice column; a structure absent in truth and answer (blank) has none."""
+
+    def measure(rows: pd.DataFrame, patients: int) -> Measured:
+        return measure_mean(rows[column].to_numpy(float), rows["patient"].to_numpy(int), patients)
+
+    def interval(rows: pd.DataFrame, measured: Measured) -> Interval:
+        return mean_interval(patient_means(rows[column].to_numpy(float), rows["patient"].to_numpy(int)))
+
+    def too_few(rows: pd.DataFrame) -> str:
+        count = rows.loc[rows[column].notna(), "patient_id"].nunique()
+        if count < FEWEST_OF_A_CLASS:
+            return "no patient has this structure" if count == 0 else "only 1 patient has this structure"
+        return ""
+
+    return Metric(column, measure, interval, lambda rows: None, too_few)
