@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.archive.pixels import padding, rescaled, stored
+from medssl.archive.pixels import padding, rescaled, stored, transformations
 from medssl.archive.reasons import Refusal
 
 UNIT = "HU"
@@ -26,6 +26,7 @@ def values(data: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     raw = stored(data, name)
     found = rescaled(data, raw)
     real = ~padding(data, raw) & (found >= LEAST_HU - MARGIN_HU)
-    if "RescaleIntercept" not in data and real.any() and found[real].min() > NEAR_AIR_HU:
+    told = all("RescaleIntercept" in source for source in transformations(data))
+    if not told and real.any() and found[real].min() > NEAR_AIR_HU:
         raise Refusal("HU_SUSPECT", name)
     return np.where(real, found, np.float32(LEAST_HU)), real

@@ -7,6 +7,7 @@ dimensions claimed against the size of the file. A 64-byte NIfTI can claim gigab
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -33,6 +34,9 @@ XFORM_TOLERANCE = 1e-3
 OCT_FIELD_MM = (6.0, 6.0, 2.0)
 """Assumed field of NPZ volumes along A-scans, B-scans and depth; the files do not say (spacing_source "nominal")."""
 
+ITK_HEADER_BYTES = 16_384
+"""Within how many bytes the header of an MHA or NRRD file has to end."""
+
 METRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Factor to mm of NIfTI's codes for metre, millimetre and micrometre."""
 
@@ -51,7 +55,10 @@ def nifti(path: Path) -> Volume:
         shape = shape[:-1]
     if len(shape) not in (2, 3):
         raise Refusal("NDIM", path.name, "x".join(map(str, shape)))
-    values = np.asanyarray(image.dataobj)
+    try:
+        values = np.asanyarray(image.dataobj)
+    except Exception as error:
+        raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
     if values.dtype.names or np.iscomplexobj(values):
         raise Refusal("COLOR_IMAGE", path.name, str(values.dtype))
     shape3 = (*shape, 1)[:3]
@@ -119,11 +126,19 @@ def _nifti_affine(path: Path, image: Any) -> tuple[np.ndarray, bool, str]:
     if codes == (0, 0):
         return scale @ np.diag([*np.pad(zooms, (0, 3 - len(zooms)), constant_values=1.0), 1.0]), False, "header"
     if min(codes) > 0:
-        sform, qform = header.get_sform(), header.get_qform()
-        if np.abs(sform - qform).max() > XFORM_TOLERANCE * max(1.0, *np.abs(sform[:3]).max(axis=1)):
+        try:
+            sform, qform = header.get_sform(), header.get_qform()
+        except Exception as error:
+            raise Refusal("BAD_GEOMETRY", path.name, type(error).__name__) from None
+        if not np.isfinite([sform, qform]).all():
+            raise Refusal("BAD_GEOMETRY", path.name, "sform or qform")
+        apart = np.abs(sform - qform)
+        far = apart[:3, 3] > XFORM_TOLERANCE * np.maximum(1.0, np.abs(sform[:3, 3]))
+        if far.any() or apart[:3, :3].max() > XFORM_TOLERANCE * zooms.max():
             raise Refusal("XFORM_CONFLICT", path.name)
-    affine = scale @ image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    sound = np.isfinite(image.affine).all()
+    affine = scale @ image.affine if sound else np.eye(4)
+    if not sound or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise Refusal("BAD_GEOMETRY", path.name, "singular affine")
     return affine, True, "header"
 
@@ -132,21 +147,40 @@ def itk(path: Path) -> Volume:
     """The volume of a .mha or .nrrd file whose data lie in the same file; LPS becomes RAS."""
     import SimpleITK as sitk
 
-    with path.open("rb") as file:
-        start = file.read(16_384).split(b"\n\n")[0].lower()
-    detached = b"elementdatafile" in start and b"elementdatafile = local" not in start
-    if detached or b"\ndata file" in start or b"\ndatafile" in start:
-        raise Refusal("PAIRED_HEADER", path.name)
+    _check_local(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        image = sitk.ReadImage(str(path))
+        reader.ReadImageInformation()
+        if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+            raise Refusal("NDIM", path.name)
+        voxels, size = math.prod(reader.GetSize()), path.stat().st_size
+        if voxels > MAXIMUM_VOXELS or voxels > size * DEFLATE_RATIO:
+            raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {size} bytes")
+        image = reader.Execute()
     except RuntimeError:
         raise Refusal("UNREADABLE", path.name) from None
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise Refusal("NDIM", path.name)
     lps = np.eye(4)
     lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     lps[:3, 3] = image.GetOrigin()
     return Volume(sitk.GetArrayFromImage(image).T[None], np.diag([-1.0, -1, 1, 1]) @ lps)
+
+
+def _check_local(path: Path) -> None:
+    """Nothing; Refusal for a header whose data are in another file, or that is too long to find out."""
+    with path.open("rb") as file:
+        start = file.read(ITK_HEADER_BYTES).replace(b"\r\n", b"\n").lower()
+    if start.startswith(b"nrrd"):
+        header, ended, _ = start.partition(b"\n\n")
+        detached = re.search(rb"^data ?file\s*:", header, re.MULTILINE) is not None
+    else:
+        data = re.search(rb"^[ \t]*elementdatafile[ \t]*=[ \t]*(.*?)[ \t]*$", start, re.MULTILINE)
+        ended = data.group(0) if data else b""
+        detached = data is not None and data.group(1) != b"local"
+    if detached:
+        raise Refusal("PAIRED_HEADER", path.name)
+    if not ended:
+        raise Refusal("UNREADABLE", path.name, "no end of the header")
 
 
 def npz(path: Path) -> Volume:
@@ -167,6 +201,8 @@ def npz(path: Path) -> Volume:
         raise Refusal("NPZ_PICKLE" if "pickle" in str(error) else "NPZ_LAYOUT", path.name) from None
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise Refusal("FILE_TRUNCATED", path.name, type(error).__name__) from None
+    except Exception as error:  # locked, packed in an unknown way, or a shape beyond all memory
+        raise Refusal("NPZ_LAYOUT", path.name, type(error).__name__) from None
     if scans.ndim != 3 or 0 in scans.shape or scans.dtype.kind not in "uif":
         raise Refusal("NPZ_LAYOUT", path.name, f"oct_bscans {scans.shape} {scans.dtype}")
     voxels = scans.transpose(2, 0, 1)[None]

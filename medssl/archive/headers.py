@@ -17,6 +17,9 @@ NAN = float("nan")
 MAXIMUM_VOXELS = 1_500_000_000
 """Largest picture that a header may claim; more is a mistake or an attack."""
 
+SAME_COSINES = 1e-3
+"""Distance of direction cosines below which two frames of a file have one orientation."""
+
 VOLUME_SOPS = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "CT",
@@ -39,8 +42,8 @@ SECONDARY_SOP = "1.2.840.10008.5.1.4.1.1.7"
 DERIVED = {"SECONDARY", "SCREEN SAVE", "LOCALIZER", "PROJECTION IMAGE", "MPR", "CPR", "REPORT", "CSA REPORT"}
 """Words of ImageType that mean: not an acquisition. Secondary on its own is common for ADC maps and stays in for MR."""
 
-NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
-"""Transfer syntaxes whose pixel bytes are stored as they are, so that their length is known."""
+NATIVE = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12, "1.2.840.10008.1.2.2": 12}
+"""Transfer syntaxes whose pixel bytes are stored as they are, and how many bytes of tag and length precede them."""
 
 TAGS = [
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "Manufacturer", "PatientID",
@@ -148,22 +151,22 @@ def _dicom_header(path: Path, size: int) -> Header:
     import pydicom
 
     try:
-        with pydicom.config.disable_value_validation():
-            data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*TAGS, *PRIVATE_TAGS])
-            return _from_dataset(path, size, data)
+        with pydicom.config.disable_value_validation(), path.open("rb") as file:
+            data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*TAGS, *PRIVATE_TAGS])
+            return _from_dataset(path, size, data, size - file.tell())
     except Refusal:
         raise
     except Exception as error:  # a broken file breaks a parser in any way; the text of the error may name a patient
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
 
 
-def _from_dataset(path: Path, size: int, data: Any) -> Header:
+def _from_dataset(path: Path, size: int, data: Any, left: int) -> Header:
     sop = text(data, "SOPClassUID")
     modality = route(path, data, sop)
     syntax = str(getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", "") or "")
     rows, columns = (int(number(data, tag, 0)) for tag in ("Rows", "Columns"))
     n_frames = int(number(data, "NumberOfFrames", 1)) or 1
-    _check_size(path, size, data, syntax, rows * columns * n_frames)
+    _check_size(path, left, data, syntax, rows * columns * n_frames)
     frame = frame_geometry(data)
     return Header(
         path=path, size=size, kind="dicom", modality=modality, sop_class_uid=sop, transfer_syntax=syntax,
@@ -210,12 +213,13 @@ def route(path: Path, data: Any, sop: str) -> str:
     return modality
 
 
-def _check_size(path: Path, size: int, data: Any, syntax: str, voxels: int) -> None:
+def _check_size(path: Path, left: int, data: Any, syntax: str, voxels: int) -> None:
+    """Nothing; Refusal where the `left` bytes from the pixels' tag on are too few for the picture."""
     if voxels > MAXIMUM_VOXELS:
         raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels")
     expected = voxels * math.ceil(number(data, "BitsAllocated", 8) / 8)
-    if syntax in NATIVE and size < expected:
-        raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{size} bytes, {expected} needed")
+    if syntax in NATIVE and left < expected + NATIVE[syntax]:
+        raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{left} bytes, {expected} needed")
 
 
 def frame_geometry(data: Any) -> dict[str, Any]:
@@ -226,12 +230,13 @@ def frame_geometry(data: Any) -> dict[str, Any]:
         factor = number(data, "EstimatedRadiographicMagnificationFactor", 1.0) or 1.0
         spacing = tuple(mm / factor for mm in imager)
     orientation, laterality = numbers(data, "ImageOrientationPatient", 6), ""
-    positions = []
+    turned, positions = False, []
     shared = list(_many(data, "SharedFunctionalGroupsSequence"))
     each = list(_many(data, "PerFrameFunctionalGroupsSequence"))
     for group in [*shared, *each]:
         spacing = spacing or numbers(_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
         found = numbers(_item(group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+        turned = turned or bool(orientation and found and math.dist(orientation, found) > SAME_COSINES)
         orientation = orientation or found
         laterality = laterality or text(_item(group, "FrameAnatomySequence"), "FrameLaterality")
     for group in each:
@@ -240,6 +245,8 @@ def frame_geometry(data: Any) -> dict[str, Any]:
             positions.append(place)
     if spacing is None:
         source = "unknown"
+    if turned:  # crossed or radial frames have no orientation in common
+        orientation = None
     return {
         "spacing": spacing, "orientation": orientation, "laterality": laterality, "positions": tuple(positions),
         "source": source,

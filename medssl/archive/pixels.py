@@ -54,12 +54,24 @@ def stored(data: Any, name: str) -> np.ndarray:
 
 
 def rescaled(data: Any, values: np.ndarray) -> np.ndarray:
-    """Values times slope plus intercept, float32; the modality's own unit."""
-    group = data.get("SharedFunctionalGroupsSequence")
-    inner = group[0].get("PixelValueTransformationSequence") if group else None
-    source = inner[0] if inner else data
-    slope, intercept = number(source, "RescaleSlope", 1.0) or 1.0, number(source, "RescaleIntercept", 0.0)
-    return values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    """Values times slope plus intercept, float32; the modality's own unit. Each frame may have its own."""
+    sources = transformations(data)
+    if len(sources) != 1 and (values.ndim != 3 or len(sources) != len(values)):
+        sources = [data]
+    slopes = [number(source, "RescaleSlope", 1.0) or 1.0 for source in sources]
+    intercepts = [number(source, "RescaleIntercept", 0.0) for source in sources]
+    slope, intercept = np.array([slopes, intercepts], np.float32)[..., *[None] * (values.ndim - 1)]
+    return values.astype(np.float32) * slope + intercept
+
+
+def transformations(data: Any) -> list[Any]:
+    """Where slope and intercept are: in the data set, in its shared functional groups, or in those of each frame."""
+    shared, each = data.get("SharedFunctionalGroupsSequence"), data.get("PerFrameFunctionalGroupsSequence")
+    common = shared[0].get("PixelValueTransformationSequence") if shared else None
+    found = [group.get("PixelValueTransformationSequence") or common for group in each or []]
+    if found and all(found):
+        return [item[0] for item in found if item]
+    return [common[0]] if common else [data]
 
 
 def padding(data: Any, values: np.ndarray) -> np.ndarray:

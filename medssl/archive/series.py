@@ -21,6 +21,9 @@ SLICE_GAP_TOLERANCE = 0.01
 SAME_POSITION_MM = 0.01
 """Slices nearer than this along the normal are at the same position."""
 
+ASIDE_PIXELS = 0.5
+"""How far, in pixels, a slice may lie beside the straight line through the first and the last one."""
+
 COSINE_TOLERANCE = 1e-3
 """Difference of direction cosines below which two slices have one orientation."""
 
@@ -68,7 +71,7 @@ def assemble(headers: Sequence[Header]) -> list[Stack]:
     for header in sorted(headers, key=lambda h: str(h.path)):
         if header.kind != "dicom":
             stacks.append(_file_stack(header))
-        elif header.sop_class_uid in PICTURE_SOPS or header.n_frames > 1:
+        elif header.sop_class_uid in PICTURE_SOPS or header.n_frames > 1 or header.modality == "OPT":
             stacks.append(_frame_stack(header))
         else:
             key = (header.study_uid, header.series_uid, header.frame_of_reference, header.rows, header.columns,
@@ -216,6 +219,10 @@ def _validated(headers: Sequence[Header], split_by: str, fewest: int) -> Stack:
         whole = np.abs(multiples - np.round(multiples)).max() < 2 * SLICE_GAP_TOLERANCE * multiples.max()
         return _left_out(order, "MISSING_SLICE" if whole else "NONUNIFORM_SPACING", split_by)
     offset = (places[-1] - places[0]) / (len(order) - 1)
+    line = places[0] + np.arange(len(order))[:, None] * offset
+    across = (places - line) - np.outer((places - line) @ normal, normal)
+    if np.linalg.norm(across, axis=1).max() > ASIDE_PIXELS * min(row, column):
+        return _left_out(order, "BAD_GEOMETRY", split_by)
     tilt = np.degrees(np.arccos(min(1.0, float(offset @ normal / np.linalg.norm(offset)))))
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1], lps[:3, 2], lps[:3, 3] = x * column, y * row, offset, places[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.archive.headers import text
+from medssl.archive.headers import number, text
 from medssl.archive.pixels import padding, rescaled, stored
 
 UNIT = "a.u."
@@ -22,7 +22,7 @@ def values(data: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
     raw = stored(data, name)
     real = ~padding(data, raw)
-    window = data.get("WindowWidth") is not None or data.get("VOILUTSequence")
+    window = (number(data, "WindowWidth", 0) >= 1 and "WindowCenter" in data) or data.get("VOILUTSequence")
     if window:
         shown = apply_voi_lut(rescaled(data, raw) if "VOILUTSequence" not in data else raw, data, index=0)
         low, high = _range_of(data)

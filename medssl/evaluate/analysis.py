@@ -12,7 +12,17 @@ import pandas as pd
 from medssl.errors import UserError
 from medssl.evaluate import cohort
 from medssl.evaluate.findings import findings
-from medssl.evaluate.groups import MOST_LEVELS, Row, by_group, check_levels, estimate, gaps, levels_of
+from medssl.evaluate.groups import (
+    MOST_LEVELS,
+    Row,
+    by_group,
+    check_levels,
+    estimate,
+    gaps,
+    has_attribute,
+    levels_of,
+    with_group,
+)
 from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, overlap, share
 from medssl.evaluate.predictions import attributes_of, check_predictions, structures_of
 from medssl.evaluate.threshold import Threshold, threshold_for
@@ -47,14 +57,13 @@ def evaluate(
     declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the validation rows:
     Youden's, or the one that reaches `target_sensitivity`.
     """
-    if not tables:
-        raise UserError("evaluate: no predictions table given")
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
     if minimum_patients < 1:
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
     rules = Rules(split, margin, minimum_patients, target_sensitivity)
-    analyses = [_analysis(name, check_predictions(table, name), by, rules) for name, table in tables.items()]
+    checked = _checked(tables, by)
+    analyses = [_analysis(name, table, by, rules) for name, table in checked.items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "title": title,
@@ -70,6 +79,17 @@ def evaluate(
             "level": 0.95,
         },
     }
+
+
+def _checked(tables: Mapping[str, pd.DataFrame], by: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The tables with their types settled; raises UserError where no table has an attribute that is asked for."""
+    if not tables:
+        raise UserError("evaluate: no predictions table given")
+    checked = {name: check_predictions(table, name) for name, table in tables.items()}
+    for attribute in by:
+        if not any(has_attribute(table, attribute) for table in checked.values()):
+            with_group(next(iter(checked.values())), attribute)  # says what there is instead
+    return checked
 
 
 def digest(table: pd.DataFrame) -> str:
@@ -135,11 +155,13 @@ def _task(
 
 
 def _attributes(rows: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The attributes to stratify by, and notes on those left out because they are not groups but values."""
+    """The attributes to stratify by, and notes on those asked for and not there, or not groups but values."""
     if by:
-        for attribute in by:
+        asked = list(dict.fromkeys(by))
+        names = [attribute for attribute in asked if has_attribute(rows, attribute)]
+        for attribute in names:
             check_levels(rows, attribute)
-        return list(dict.fromkeys(by)), []
+        return names, [f"{attribute} is not in this table." for attribute in asked if attribute not in names]
     there = attributes_of(rows)
     names = [name for name in there if levels_of(rows, name) <= MOST_LEVELS]
     return names, [

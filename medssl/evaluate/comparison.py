@@ -10,12 +10,19 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.evaluate.groups import Row, with_group
+from medssl.evaluate.groups import Row, check_levels, ordered, with_group
 from medssl.evaluate.intervals import mean_interval, quantile
 from medssl.evaluate.metrics import measure_auroc, patient_means
-from medssl.evaluate.predictions import UNKNOWN, check_predictions
+from medssl.evaluate.predictions import check_predictions
 
 MINIMUM_PATIENTS = 11
+
+TWO_RUNS = (
+    "This compares two runs, not two ways of training: that takes several seeds of each. "
+    "Intervals by group are each for itself, without correction for how many there are."
+)
+
+ONE_BLANK = " Where a structure is blank in one table only, the blank counts as 1: finding nothing was right."
 
 
 def compare(
@@ -24,24 +31,29 @@ def compare(
     """The difference second - first with its 95 % interval, overall and by group; patients are the unit.
 
     Both tables must hold the same samples of the split. `metric` is "auroc" (paired clustered DeLong) or a dice_ column
-    (paired over patients). One table a model compares two runs, not two ways of training: that takes several seeds.
+    (paired over patients). Where a structure is blank (absent and not found) in one table only, the blank counts as 1:
+    it was right, and the other's false find has to weigh.
     """
     a, b = (check_predictions(table, name) for table, name in ((first, "first table"), (second, "second table")))
     rows = _paired(a[a["split"] == split], b[b["split"] == split], metric, split)
     results = [_difference(rows, metric, "", "all", 1)]
     for attribute in by:
+        check_levels(rows, attribute)
         grouped = with_group(rows, attribute)
-        for name in sorted(grouped["group"].unique(), key=lambda group: (group == UNKNOWN, group)):
+        for name in ordered(grouped["group"]):
             results.append(_difference(grouped[grouped["group"] == name], metric, attribute, name, MINIMUM_PATIENTS))
+    note = TWO_RUNS + ("" if metric == "auroc" else ONE_BLANK)
     return {
         "metric": metric,
         "split": split,
         "results": results,
-        "sentences": [_sentence(row, metric) for row in results],
+        "note": note,
+        "sentences": [*(_sentence(row, metric) for row in results), note],
     }
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
+    """The samples of both, in one order, with columns `first` and `second`; rows that neither can judge are dropped."""
     if a.empty or set(a["sample_id"]) != set(b["sample_id"]):
         both = len(set(a["sample_id"]) & set(b["sample_id"]))
         raise UserError(
@@ -50,14 +62,24 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.Dat
         )
     column = "score" if metric == "auroc" else metric
     for table, which in (a, "first"), (b, "second"):
-        if column not in table or table[column].isna().all():
+        if (metric != "auroc" and not metric.startswith("dice_")) or column not in table or table[column].isna().all():
             raise UserError(
                 f"compare: the {which} table has no {column!r} to compare; choose --metric auroc or a dice_ column"
             )
+    a = a.sort_values("sample_id")
     other = b.set_index("sample_id").loc[a["sample_id"]]
-    if metric == "auroc" and not (a["label"].to_numpy() == other["label"].to_numpy()).all():
+    if (a["patient_id"].to_numpy() != other["patient_id"].to_numpy()).any():
+        raise UserError("compare: the tables disagree on whose a sample is (patient_id); take both from one store")
+    rows = a.assign(first=a[column].to_numpy(), second=other[column].to_numpy())
+    if metric != "auroc":
+        rows = rows[rows["first"].notna() | rows["second"].notna()]
+        return rows.assign(first=rows["first"].fillna(1.0), second=rows["second"].fillna(1.0))
+    if not a["label"].equals(pd.Series(other["label"].to_numpy(), index=a.index)):
         raise UserError("compare: the tables disagree on a label; both must judge the same reference")
-    return a.assign(first=a[column].to_numpy(), second=other[column].to_numpy())
+    judged = rows["label"].notna() & rows["first"].notna() & rows["second"].notna()
+    if (rows["first"].isna() != rows["second"].isna()).any():
+        raise UserError("compare: a sample is scored in one table only; predict the same samples with both models")
+    return rows[judged]
 
 
 def _difference(rows: pd.DataFrame, metric: str, attribute: str, group: str, minimum: int) -> Row:
@@ -80,10 +102,18 @@ def _auroc_difference(rows: pd.DataFrame, codes: np.ndarray, patients: int) -> R
     a, b = (measure_auroc(truth, rows[name].to_numpy(float), codes, patients) for name in ("first", "second"))
     if math.isnan(a.value):
         return {"reason": a.reason}
-    error = float(np.sqrt(np.square(b.influence - a.influence).sum()))
+    pair = [a.value, b.value]
     fewest = min(len(np.unique(codes[truth == label])) for label in (0, 1))
+    if fewest < 2:
+        return _ends(pair, math.nan, math.nan, "none: one patient of a class")
+    error = float(np.sqrt(np.square(b.influence - a.influence).sum()))
+    same = np.array_equal(rows["first"], rows["second"])
+    if error == 0 and not same:
+        # Two rankings of equal worth on these patients, for example both perfect: no spread, but no certainty either.
+        return _ends(pair, math.nan, math.nan, "none: the difference does not vary between these patients")
     half = quantile(0.95, fewest - 1) * error
-    return _ends([a.value, b.value], b.value - a.value - half, b.value - a.value + half, "paired clustered DeLong, t")
+    middle = b.value - a.value
+    return _ends(pair, max(-1.0, middle - half), min(1.0, middle + half), "paired clustered DeLong, t")
 
 
 def _ends(pair: list[float], low: float, high: float, method: str) -> Row:
@@ -95,8 +125,12 @@ def _sentence(row: Row, metric: str) -> str:
     where = f"{row['attribute']} {row['group']}: " if row["attribute"] else ""
     if row["value"] is None:
         return f"{where}not compared, {row['reason']}."
-    between = f" (95 % interval {row['low']:+.3f} to {row['high']:+.3f})" if row["low"] is not None else ""
+    if row["low"] is None:
+        between = f", no interval ({row['method'].removeprefix('none: ')})"
+    else:
+        between = f" (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
+        between += ", which does not leave out zero" if row["low"] <= 0 <= row["high"] else ""
     return (
-        f"{where}{metric} {row['first']:.3f} -> {row['second']:.3f}, difference {row['value']:+.3f}{between}, "
-        f"{row['n_patients']} patients. These are two runs, not two ways of training."
+        f"{where}{metric} {row['first']:.3f} -> {row['second']:.3f}, difference {row['value']:+.3f}{between}; "
+        f"{row['n_patients']} patients."
     )

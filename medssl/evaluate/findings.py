@@ -7,6 +7,11 @@ from typing import Any
 
 Row = dict[str, Any]
 
+LONGEST_NAME = 60
+"""Characters of a group's or a table's name that a sentence holds."""
+
+NAMES = {"auroc": "AUROC", "dice_mean": "mean Dice"}
+
 
 def findings(analyses: Sequence[Row], margin: float) -> list[str]:
     """Three sentences. An absent gap is never called proof of its absence."""
@@ -14,57 +19,91 @@ def findings(analyses: Sequence[Row], margin: float) -> list[str]:
 
 
 def _how_good(analyses: Sequence[Row]) -> str:
-    parts = []
-    for analysis in analyses:
-        row = analysis["estimates"][0]
-        if row["value"] is None:
-            parts.append(f"{analysis['name']} cannot be judged ({row['reason']})")
-        elif analysis["task"] == "classification":
-            parts.append(
-                f"for {analysis['name']}, of 100 pairs of a patient with and one without it the model ranks about "
-                f"{100 * row['value']:.0f} the right way (AUROC {_interval(row)}; {row['n_patients']} patients)"
-            )
-        else:
-            parts.append(
-                f"for {analysis['name']}, the outlines found overlap the reference with a mean Dice of {_interval(row)} "
-                f"({row['n_patients']} patients)"
-            )
-    text = "; ".join(parts)
+    text = "; ".join(_one(analysis) for analysis in analyses)
     return text[0].upper() + text[1:] + "."
 
 
+def _one(analysis: Row) -> str:
+    whole = {row["metric"]: row for row in analysis["estimates"] if not row["attribute"]}
+    row, name = analysis["estimates"][0], _brief(analysis["name"])
+    if row["value"] is None:
+        return f"{name} cannot be judged ({row['reason']})"
+    if analysis["task"] == "segmentation":
+        metric = NAMES.get(row["metric"], f"Dice of {row['metric'].removeprefix('dice_')}")
+        measured = f"{metric} of {_interval(row)}, {row['n_patients']} patients"
+        return f"for {name}, outlines found overlap the reference with a {measured}"
+    ranked = f"AUROC {_interval(row)}, {row['n_patients']} patients"
+    found, spared = whole.get("sensitivity"), whole.get("specificity")
+    if found and spared and found["value"] is not None and spared["value"] is not None:
+        return (
+            f"for {name}, at the threshold fixed on validation patients, the model finds {100 * found['value']:.0f} of "
+            f"100 cases with it and flags {100 - 100 * spared['value']:.0f} of 100 without it ({ranked})"
+        )
+    return (
+        f"for {name}, of 100 pairs of a case with and one without it the model ranks about {100 * row['value']:.0f} "
+        f"the right way ({ranked})"
+    )
+
+
 def _for_whom(analyses: Sequence[Row]) -> str:
-    """The largest gap shown; single attributes before crossings, which are made of them."""
-    shown = [(a, gap) for a in analyses for gap in a["gaps"] if gap["verdict"] == "gap" and "*" not in gap["attribute"]]
+    """The largest gap shown; the primary metric before others, single attributes before crossings made of them."""
+    shown = [
+        (a, gap)
+        for a in analyses
+        for gap in _distinct(a["gaps"])
+        if gap["verdict"] == "gap" and "*" not in gap["attribute"]
+    ]
     if not shown:
-        return "No difference between a group and all others was shown at the 95 % level, which does not mean there is none."
-    analysis, gap = max(shown, key=lambda pair: abs(pair[1]["value"]))
+        open_ = any(gap["verdict"] == "inconclusive" for a in analyses for gap in a["gaps"])
+        why = "; most groups are too few to conclude" if open_ else ""
+        return f"No difference between a group and all others was shown, which does not mean there is none{why}."
+    analysis, gap = max(shown, key=lambda pair: (pair[1]["metric"] == pair[0]["primary_metric"], abs(pair[1]["value"])))
     word = "worse" if gap["value"] < 0 else "better"
     others = len(shown) - 1
     more = f"; {others} more {'gap is' if others == 1 else 'gaps are'} listed below" if others else ""
-    metric = analysis["primary_metric"].replace("dice_mean", "mean Dice").replace("auroc", "AUROC")
+    metric = NAMES.get(gap["metric"], gap["metric"].replace("dice_", "Dice of "))
     return (
-        f"It does {word} for {gap['attribute']} {gap['group']} than for all others in {analysis['name']}: {metric} "
+        f"It does {word} for {_brief(gap['attribute'])} {_brief(gap['group'])} than for all others in "
+        f"{_brief(analysis['name'])}: {metric} "
         f"{gap['group_value']:.2f} against {gap['rest_value']:.2f}, a difference of {_interval(gap)}{more}."
     )
 
 
 def _what_not(analyses: Sequence[Row], margin: float) -> str:
-    verdicts = [gap["verdict"] for a in analyses for gap in a["gaps"] if gap["verdict"] != "not evaluated"]
+    primary = [gap for a in analyses for gap in _distinct(a["gaps"]) if gap["metric"] == a["primary_metric"]]
+    verdicts = [gap["verdict"] for gap in primary if gap["verdict"] != "not evaluated"]
     open_, hidden = verdicts.count("inconclusive"), verdicts.count("suppressed")
     missing = [
         (attribute["unknown_share"], attribute["attribute"])
         for a in analyses
         for attribute in a["cohort"]["attributes"]
+        if attribute["unknown_share"] and "*" not in attribute["attribute"]
     ]
     share, name = max(missing, default=(0.0, ""))
-    lacking = f"; {name} is not recorded for {100 * share:.0f} % of patients" if share > 0 else ""
+    lacking = f"; {_brief(name)} is not recorded for {100 * share:.0f} % of patients" if share > 0 else ""
     if not verdicts:
         return f"No attribute with two groups was there to compare{lacking}."
+    hide = f", and {hidden} {'has' if hidden == 1 else 'have'} too few patients to show" if hidden else ""
     return (
-        f"Of {len(verdicts)} comparisons of a group with all others, {open_} are too uncertain to conclude whether a "
-        f"difference of {margin:.2f} exists and {hidden} have too few patients to show{lacking}."
+        f"Of {len(verdicts)} comparisons of a group with all others, {open_} {'is' if open_ == 1 else 'are'} too uncertain "
+        f"to conclude whether a difference of {margin:.2f} exists{hide}{lacking}."
     )
+
+
+def _distinct(gaps: Sequence[Row]) -> list[Row]:
+    """One row for each comparison: with two groups, each against the other is the same one, told for the worse side."""
+    families: dict[tuple[str, str], list[Row]] = {}
+    for gap in gaps:
+        families.setdefault((gap["metric"], gap["attribute"]), []).append(gap)
+    found: list[Row] = []
+    for rows in families.values():
+        found += [min(rows, key=lambda row: row["value"] or 0.0)] if len(rows) == 2 else rows
+    return found
+
+
+def _brief(name: str) -> str:
+    """A name that leaves room for the sentence; a table may hold one of any length."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _interval(row: Row) -> str:

@@ -34,8 +34,7 @@ Row = dict[str, Any]
 
 def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
     """The rows with a column `group`: an attribute's values, or the crossing "a*b" of two. Raises UserError."""
-    names = attribute.split("*")
-    known = attributes_of(rows)
+    known, names = attributes_of(rows), _parts(rows, attribute)
     for name in names:
         if name not in known:
             raise UserError(f"--by {attribute}: the table has no attribute {name!r}; it has: {', '.join(known)}")
@@ -47,15 +46,24 @@ def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
     return rows.assign(group=crossed.where(~unknown, UNKNOWN))
 
 
+def has_attribute(rows: pd.DataFrame, attribute: str) -> bool:
+    """Whether a table has an attribute, or every part of a crossing."""
+    return set(_parts(rows, attribute)) <= set(attributes_of(rows))
+
+
+def _parts(rows: pd.DataFrame, attribute: str) -> list[str]:
+    # A column's own name may hold a star.
+    return [attribute] if attribute in rows else attribute.split("*")
+
+
 def levels_of(rows: pd.DataFrame, attribute: str) -> int:
     """How many groups an attribute or a crossing makes."""
     return int(with_group(rows, attribute)["group"].nunique())
 
 
 def check_levels(rows: pd.DataFrame, attribute: str) -> None:
-    """Nothing; raises UserError where a named attribute has too many values to be a grouping."""
-    with_group(rows, attribute)  # unknown names are answered first
-    for name in attribute.split("*"):
+    """Nothing; raises UserError where a named attribute is not there or has too many values to be a grouping."""
+    for name in _parts(rows, attribute):
         if (levels := levels_of(rows, name)) > MOST_LEVELS:
             raise UserError(
                 f"--by {attribute}: {name} has {levels} different values, more than {MOST_LEVELS}; band it first"
@@ -69,10 +77,11 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, minimum: int) -> Row:
     """One row of the report: a metric in a group with its interval and head counts, or the reason for none."""
+    whole, rows = rows["patient_id"].nunique(), metric.uses(rows)
     patients = rows["patient_id"].nunique()
     base: Row = {"metric": metric.name, "attribute": attribute, "group": group, "level": 0.95}
     nothing = {"value": None, "low": None, "high": None, "method": None}
-    if patients < minimum:
+    if whole < minimum or 0 < patients < minimum:
         hidden = {"n_patients": None, "n_rows": None, "n_positive": None}
         return {**base, **nothing, **hidden, "status": "suppressed", "reason": f"fewer than {minimum} patients"}
     counts = {"n_patients": int(patients), "n_rows": len(rows), "n_positive": metric.positives(rows)}
@@ -104,7 +113,7 @@ def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margi
     inconclusive neither; `smallest_detectable` says what this cohort could have shown
     suppressed   too few patients or only one class, on either side
     """
-    grouped = with_group(rows, attribute)
+    grouped = with_group(metric.uses(rows), attribute)
     grouped = grouped[grouped["group"] != UNKNOWN]
     grouped = grouped.assign(patient=pd.factorize(grouped["patient_id"])[0])
     patients = int(grouped["patient_id"].nunique())
@@ -115,20 +124,22 @@ def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margi
     sides: list[tuple[str, Measured, Measured]] = []
     for name in names:
         inside, rest = grouped[grouped["group"] == name], grouped[grouped["group"] != name]
-        reason = _too_few(inside, rest, metric, minimum)
-        if reason:
+        if reason := _too_few(inside, rest, metric, minimum):
             found.append(_verdict(metric, attribute, name, "suppressed", reason))
             continue
         pair = metric.measure(inside, patients), metric.measure(rest, patients)
-        if any(m.scale == "logit" and m.value in (0.0, 1.0) for m in pair):
-            found.append(
-                _verdict(metric, attribute, name, "inconclusive", "a side is at 0 or 1: no variance to test with")
-            )
+        if reason := _untestable(*pair):
+            found.append(_verdict(metric, attribute, name, "inconclusive", reason))
         else:
             sides.append((name, *pair))
-    for row in _judge(sides, metric, attribute, margin):
-        found.append(row)
-    return sorted(found, key=lambda row: str(row["group"]))
+    return sorted(found + _judge(sides, metric, attribute, margin), key=lambda row: str(row["group"]))
+
+
+def _untestable(group: Measured, rest: Measured) -> str:
+    """Why a difference has no usable error: at 0 or 1, or where nothing varies, the estimated one is zero."""
+    if any(side.scale == "logit" and side.value in (0.0, 1.0) for side in (group, rest)):
+        return "a side is at 0 or 1: no variance to test with"
+    return "" if group.error > 0 and rest.error > 0 else "a side does not vary: no variance to test with"
 
 
 def _too_few(inside: pd.DataFrame, rest: pd.DataFrame, metric: Metric, minimum: int) -> str:

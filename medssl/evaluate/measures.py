@@ -36,8 +36,8 @@ class Metric:
     """How a metric is measured on rows, its interval, and which rows count.
 
     `measure(rows, patients)` uses the column `patient` (numbers below `patients`). `positives(rows)` counts positive
-    rows, None where there is no such thing. `too_few(rows)` gives a reason to show nothing, or "". `compared`: whether
-    groups are compared by it; metrics that move with prevalence alone are not.
+    rows, None where there is no such thing. `too_few(rows)` gives a reason to show nothing, or "". `uses(rows)` are the
+    rows that have a value. `compared`: whether groups are compared by it; what moves with prevalence alone is not.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Metric:
     interval: Callable[[pd.DataFrame, Measured], Interval]
     positives: Callable[[pd.DataFrame], int | None]
     too_few: Callable[[pd.DataFrame], str]
+    uses: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
     compared: bool = True
 
 
@@ -129,9 +130,9 @@ def overlap(column: str) -> Metric:
         return mean_interval(patient_means(rows[column].to_numpy(float), rows["patient"].to_numpy(int)))
 
     def too_few(rows: pd.DataFrame) -> str:
-        count = rows.loc[rows[column].notna(), "patient_id"].nunique()
+        count = rows["patient_id"].nunique()
         if count < FEWEST_OF_A_CLASS:
             return "no patient has this structure" if count == 0 else "only 1 patient has this structure"
         return ""
 
-    return Metric(column, measure, interval, lambda rows: None, too_few)
+    return Metric(column, measure, interval, lambda rows: None, too_few, lambda rows: rows[rows[column].notna()])

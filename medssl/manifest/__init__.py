@@ -5,11 +5,12 @@ COHORT/volumes.parquet    a row for each volume, and for each series left out, w
 COHORT/patients.parquet   a row for each patient
 COHORT/labels.parquet     a row for each label of a volume
 COHORT/receipt.json       counts
-COHORT/phi/               the key of the pseudonyms and the paths of the sources: the only identifiable part
+COHORT/phi/               the key of the pseudonyms and the paths of the files: the only identifiable part
 """
 
 from medssl.manifest.card import Card, read_card
 from medssl.manifest.cohort import Cohort, read_cohort
-from medssl.manifest.index import Receipt, index
+from medssl.manifest.index import index
+from medssl.manifest.receipt import Receipt, Unmatched
 
-__all__ = ["Card", "Cohort", "Receipt", "index", "read_card", "read_cohort"]
+__all__ = ["Card", "Cohort", "Receipt", "Unmatched", "index", "read_card", "read_cohort"]

@@ -39,5 +39,5 @@ def age_band(years: float, edges: Sequence[int]) -> str:
 
 def agreed(values: Iterable[str]) -> str:
     """The one value that all sources who say anything agree on; "unknown" when none does or they differ."""
-    told = {value for value in values if value and value != UNKNOWN}
+    told = {value for value in values if value and value.lower() != UNKNOWN}
     return told.pop() if len(told) == 1 else UNKNOWN

@@ -3,7 +3,7 @@
 column NAME              the number in the column
 NAME contains TEXT       1 where the text occurs in the column, else 0
 NAME equals TEXT         1 where the column is that text, else 0
-A blank cell gives no label.
+The word "column" may also stand before the last two. A blank cell gives no label.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ Rule = Callable[[Mapping[str, str]], float]
 def read_rule(name: str, text: str, columns: list[str]) -> Rule:
     """A function from a table's row to the label's value (nan: none). Raises UserError for a rule that cannot be read."""
     for word in ("contains", "equals"):
-        column, found, wanted = text.partition(f" {word} ")
-        if found:
-            _check(name, column.strip(), columns)
-            return _matcher(column.strip(), wanted.strip(), whole=word == "equals")
-    column = text.removeprefix("column ").strip()
-    if not text.startswith("column ") or not column:
+        before, found, wanted = text.partition(f" {word} ")
+        if found and wanted.strip():
+            column = _column(name, before.strip(), columns)
+            return _matcher(column, wanted.strip(), whole=word == "equals")
+    if not text.startswith("column ") or not text.removeprefix("column ").strip():
         raise UserError(
             f"label {name!r}: cannot read the rule {text!r}; write 'column X', 'X contains Y' or 'X equals Y'"
         )
-    _check(name, column, columns)
-    return _number(name, column)
+    return _number(name, _column(name, text.removeprefix("column ").strip(), columns))
 
 
-def _check(name: str, column: str, columns: list[str]) -> None:
-    if column not in columns:
-        raise UserError(f"label {name!r}: the table has no column {column!r}; it has: {', '.join(columns)}")
+def _column(name: str, told: str, columns: list[str]) -> str:
+    """The table's column that a rule names, with or without the word "column" before it."""
+    for column in told, told.removeprefix("column ").strip():
+        if column in columns:
+            return column
+    raise UserError(f"label {name!r}: the table has no column {told!r}; it has: {', '.join(columns)}")
 
 
 def _matcher(column: str, wanted: str, *, whole: bool) -> Rule:
@@ -50,9 +51,14 @@ def _matcher(column: str, wanted: str, *, whole: bool) -> Rule:
 def _number(name: str, column: str) -> Rule:
     def value(row: Mapping[str, str]) -> float:
         cell = row[column].strip()
+        if not cell:
+            return math.nan
         try:
-            return float(cell) if cell else math.nan
+            number = float(cell)
         except ValueError:
-            raise UserError(f"label {name!r}: column {column!r} holds {cell!r}, not a number; use 'equals'") from None
+            number = math.nan
+        if not math.isfinite(number):  # the cell itself is not shown: it may be a name from the wrong column
+            raise UserError(f"label {name!r}: column {column!r} does not hold a number; leave it blank or use 'equals'")
+        return number
 
     return value

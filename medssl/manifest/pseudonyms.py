@@ -18,14 +18,29 @@ LENGTH = 26
 def read_key(path: Path) -> bytes:
     """The secret in a file; a new random one, readable by its owner alone, when there is no file."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
+        _make_key(path)
     key = path.read_bytes()
     if len(key) < KEY_BYTES:
         raise UserError(f"{path}: a key of {len(key)} bytes; give a file of at least {KEY_BYTES} random bytes")
     return key
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # a full disk must not leave a short key that blocks the next run
+        raise
+
+
+def is_shared(path: Path) -> bool:
+    """Whether others than the owner may read a key."""
+    return bool(path.stat().st_mode & 0o077)
 
 
 def pseudonym(key: bytes, domain: str, value: str) -> str:

@@ -6,25 +6,31 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from medssl.archive.headers import Header
-from medssl.archive.series import Stack
-from medssl.manifest.card import Card
+from medssl.manifest.card import KEYS, PLACED, Card
 from medssl.manifest.demographics import UNKNOWN, age_band, age_of, agreed, sex_of
 from medssl.manifest.labels import Rule
 from medssl.manifest.pseudonyms import pseudonym
 
-NOT_ATTRIBUTES = {
-    "file", "patient_id", "study_uid", "series_uid", "sex", "race", "ethnicity", "age_years", "site", "scanner",
-    "laterality", "view_position",
-}  # fmt: skip
-"""Columns of a card that have a place of their own; any other becomes an attribute of the patient."""
+if TYPE_CHECKING:
+    from medssl.archive.series import Stack
 
 WORDS = {"L", "R", "AP", "PA", "LL", "RL", "LATERAL"}
 """Laterality and view positions that leave a header; anything else could be free text."""
+
+BODY_PARTS = {
+    "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "AORTA", "BLADDER", "BRAIN", "BREAST", "CALF", "CHEST", "CHESTABDOMEN",
+    "CHESTABDPELVIS", "CLAVICLE", "COLON", "CSPINE", "ELBOW", "ESOPHAGUS", "EXTREMITY", "EYE", "FEMUR", "FINGER", "FOOT",
+    "HAND", "HEAD", "HEADNECK", "HEART", "HIP", "HUMERUS", "JAW", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "LUNG",
+    "NECK", "ORBIT", "PANCREAS", "PELVIS", "PROSTATE", "RETINA", "RIB", "SHOULDER", "SINUS", "SKULL", "SPINE", "SPLEEN",
+    "SSPINE", "STERNUM", "TEETH", "THIGH", "THORAX", "TOE", "TSPINE", "UTERUS", "WHOLEBODY", "WRIST",
+}  # fmt: skip
+"""Body parts that leave a header (DICOM PS3.16 annex L, the common ones); anything else could be free text."""
+
+OLDEST_TOLD = 90.0
+"""Years at which ages are capped: so few people are older that an exact age identifies (HIPAA Safe Harbor)."""
 
 Row = dict[str, Any]
 
@@ -74,11 +80,11 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "role": stack.role,
         "site": told.get("site") or _site(key, first.institution),
         "scanner": told.get("scanner") or f"{first.manufacturer} {first.model}".strip() or UNKNOWN,
-        "body_part": first.body_part.upper() if first.body_part.isalpha() else UNKNOWN,
+        "body_part": first.body_part.upper() if first.body_part.upper() in BODY_PARTS else UNKNOWN,
         "laterality": _word(told.get("laterality") or first.laterality),
         "view_position": _word(told.get("view_position") or first.view_position),
         "shape": [int(n) for n in stack.shape],
-        "spacing": [] if affine is None else [float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0)],
+        "spacing": [] if affine is None else [math.hypot(*affine[:3, axis]) for axis in range(3)],
         "affine": [] if affine is None else [float(value) for value in affine.ravel()],
         "orientation": _orientation(stack),
         "spacing_source": stack.spacing_source,
@@ -92,13 +98,13 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
     }
 
 
-def label_rows(volume_id: str, told: Mapping[str, str], rules: Mapping[str, Rule], source: str) -> list[Row]:
+def label_rows(volume_id: str, told: Mapping[str, str], rules: Mapping[str, Rule]) -> list[Row]:
     """A row for each label that the table gives a volume."""
     if not told:
         return []
     values = {name: rule(told) for name, rule in rules.items()}
     return [
-        {"volume_id": volume_id, "name": name, "value": value, "source": source}
+        {"volume_id": volume_id, "name": name, "value": value, "source": "table"}
         for name, value in values.items()
         if not math.isnan(value)
     ]
@@ -120,28 +126,28 @@ def _patient(pid: str, entries: list[tuple[Row, Header, dict[str, str]]], card: 
     race, race_source = _first_word([t.get("race", "") for _, _, t in entries], [])
     ages = [row["age_years"] for row, _, _ in entries if not math.isnan(row["age_years"])]
     age = min(ages) if ages else math.nan
-    further = {name for _, _, told in entries for name in card.columns if name not in NOT_ATTRIBUTES and name in told}
+    further = sorted(set(card.columns) - PLACED - set(KEYS))
     return {
         "patient_pid": pid, "sex": sex, "race": race,
         "ethnicity": agreed(told.get("ethnicity", "") for _, _, told in entries),
         "age_years": age, "age_band": age_band(age, card.age_bands), "site": agreed(row["site"] for row, _, _ in entries),
         "split": kept[0]["split"] if kept else "excluded", "sex_source": sex_source, "race_source": race_source,
         "n_studies": len({row["study_pid"] for row in kept}), "n_volumes": len(kept),
-        **{name: agreed(told.get(name, "") for _, _, told in entries) for name in sorted(further)},
+        **{name: agreed(told.get(name, "") for _, _, told in entries) for name in further},
     }  # fmt: skip
 
 
 def _first_word(table: list[str], header: list[str]) -> tuple[str, str]:
     """What the table says, else what the header says, and which of the two it was."""
     for source, values in ("table", table), ("header", header):
-        if any(value and value != UNKNOWN for value in values):
+        if any(value and value.lower() != UNKNOWN for value in values):
             return agreed(values), source
     return UNKNOWN, "none"
 
 
 def _age(told: Mapping[str, str], header: Header) -> float:
     years = age_of(told.get("age_years", ""))
-    return header.age_years if math.isnan(years) else years
+    return min(header.age_years if math.isnan(years) else years, OLDEST_TOLD)
 
 
 def _site(key: bytes, institution: str) -> str:

@@ -1,11 +1,13 @@
-"""The manifest's Parquet tables: their columns, and writing them whole or not at all."""
+"""The manifest's Parquet tables: their columns, and writing them all or not at all."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from medssl.atomic import replacing
 
 INSTANCES = {
     "instance_pid": "string", "series_pid": "string", "study_pid": "string", "patient_pid": "string", "size": "int64",
@@ -29,6 +31,40 @@ LABELS = {"volume_id": "string", "name": "string", "value": "float64", "source":
 SOURCES = {
     "volume_id": "string", "order": "int64", "path": "string", "mask_path": "string", "archive": "string",
 }  # fmt: skip
+FILES = {"instance_pid": "string", "path": "string", "status": "string", "reason": "string"}
+
+PART = ".part"
+"""The folder in which a cohort is written before it takes its place; a killed run may leave one, the next removes it."""
+
+
+@contextmanager
+def replacing_all(folder: Path) -> Iterator[Path]:
+    """A new empty folder; when the block ends well its files take their places below `folder`, else they are removed.
+
+    All bytes are on the disk before the first file is moved, so that a full disk leaves the old files as they were.
+    """
+    part = folder / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        files = sorted(path for path in part.rglob("*") if path.is_file())
+        for path in files:
+            _flush(path)
+        for path in files:
+            path.replace(folder / path.relative_to(part))
+        for place in sorted({folder / path.relative_to(part).parent for path in files}):
+            _flush(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_table(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
@@ -44,5 +80,4 @@ def write_table(path: Path, columns: dict[str, str], rows: list[dict[str, Any]])
     schema = pa.schema(
         [(name, kinds[kind]) for name, kind in columns.items()] + [(name, pa.string()) for name in further]
     )
-    with replacing(path) as part:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")

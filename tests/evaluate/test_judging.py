@@ -12,8 +12,8 @@ from scipy import stats
 
 from medssl.errors import UserError
 from medssl.evaluate import compare, evaluate, read_predictions
-from medssl.evaluate.measures import AUROC
 from medssl.evaluate.groups import by_group, gaps
+from medssl.evaluate.measures import AUROC
 from medssl.evaluate.threshold import fix_threshold
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,8 @@ def test_a_planted_gap_is_found_and_chance_finds_few():
 
 def test_equal_groups_in_a_large_cohort_are_equivalent():
     report = evaluate({"eye": table(6000)}, by=["race"])
-    assert {gap["verdict"] for gap in report["analyses"][0]["gaps"]} == {"equivalent"}
+    ranking = [gap for gap in report["analyses"][0]["gaps"] if gap["metric"] == "auroc"]
+    assert [gap["verdict"] for gap in ranking] == ["equivalent", "equivalent"]
 
 
 def test_small_groups_leave_no_number_behind():
@@ -120,7 +121,7 @@ def test_thresholds_come_from_validation_rows_only():
     )
     alone = evaluate({"eye": table(200)}, by=["race"], split="val")["analyses"][0]
     assert alone["threshold"]["value"] is None
-    assert {row["metric"] for row in alone["estimates"]} == {"auroc"}
+    assert {row["metric"] for row in alone["estimates"]} == {"auroc", "average_precision", "brier"}
 
 
 def test_sensitivity_at_a_threshold_is_a_count():
@@ -180,7 +181,7 @@ def test_a_better_model_is_better_in_every_group():
     result = compare(weak, strong, by=["race"])
     assert [row["group"] for row in result["results"]] == ["all", "A", "B"]
     assert all(row["low"] > 0 for row in result["results"])
-    assert all("two runs" in sentence for sentence in result["sentences"])
+    assert "two runs" in result["sentences"][-1]
 
 
 def test_paired_dice_is_a_paired_t():

@@ -72,7 +72,9 @@ def test_label_rules():
     ]:
         with pytest.raises(UserError, match=message):
             read_rule("p", rule, columns)
-    with pytest.raises(UserError, match="holds 'high', not a number"):
+    assert read_rule("p", "column Findings contains Mass", columns)(row) == 1.0
+    assert read_rule("p", "column Findings equals Mass", columns)(row) == 0.0
+    with pytest.raises(UserError, match="column 'grade' does not hold a number"):
         read_rule("p", "column grade", columns)({"grade": "high"})
 
 
@@ -100,7 +102,18 @@ def test_pseudonyms_need_the_key(tmp_path):
         ("name: x\nkey: person\n", "'person' is not one of"),
         ("name: x\ntable: a.csv\nkey: file\n", "columns lack 'file'"),
         ("name: x\nsplits: {train: 0.5, test: 0.4}\n", "add up to 1"),
+        ("name: x\nsplits: {train: 0.5, holdout: 0.5}\n", "train, val and test"),
         ("files: x\n", "needs 'name'"),
+        ("name: x\nfiles: /etc/*\n", "files '/etc/\\*' leaves the archive"),
+        ("name: x\nmasks: ../m/{name}\n", "masks '../m/{name}' leaves the archive"),
+        ("name: x\nmasks: m/{patient}\n", "{patient} is not one of {stem}, {name}, {series_uid}"),
+        ("name: x\nmasks: '{name}'\n", "does not tell a label map from an image"),
+        ("name: x\nmasks: m/one.nii.gz\n", "does not tell a label map from an image"),
+        ("name: x\npatient: (\n", "is not a regular expression"),
+        ("name: x\npatient: p\n", "has 0 groups"),
+        ("name: x\nage_bands: [60, 40]\n", "must be rising ages"),
+        ("name: x\nlabels: {a: column a}\n", "no table"),
+        ("name: x\ntable: t.csv\nkey: file\ncolumns: {file: f, split: fold}\n", "works 'split' out itself"),
     ],
 )
 def test_a_card_that_is_wrong_says_where(tmp_path, text, message):

@@ -1,5 +1,6 @@
 """The page: one file, nothing from outside, nothing a label can do to it."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -11,9 +12,10 @@ from skimage.io import imsave
 from medssl.errors import UserError
 from medssl.evaluate import evaluate
 from medssl.report import write_report
+from medssl.report.forest import numbers
 from medssl.report.page import tame
 
-NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a‮b\x07c", "long " * 1000]
+NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a‮b\x07c", "long " * 1000, "$\\frac{ \\1", "東京"]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -22,7 +24,7 @@ def content(groups):
     n = 240
     label = (np.arange(n) % 2).astype(float)
     rows = pd.DataFrame({"sample_id": np.arange(n).astype(str), "patient_id": np.arange(n).astype(str),
-                         "split": np.where(np.arange(n) % 6 == 5, "val", "test"), "label": label,
+                         "split": np.where(np.arange(n) // 6 % 5 == 4, "val", "test"), "label": label,
                          "score": np.clip(0.3 * label + rng.uniform(0, 0.7, n), 0, 1),
                          "race": [groups[k // 2 % len(groups)] for k in range(n)], "site": "one"})  # fmt: skip
     return evaluate({groups[0]: rows}, by=["race", "site"], title=groups[0])
@@ -111,6 +113,50 @@ def test_the_same_content_gives_the_same_page(tmp_path):
     report = content(["A", "B"])
     pages = [write_report(report, tmp_path / name).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]
+
+
+def test_every_plot_has_its_numbers_beneath_it(tmp_path):
+    report = content(["A", "B", "C"])
+    page = read(write_report(report, tmp_path))
+    plotted = page.text[page.text.index("The numbers in this plot") : page.text.index("Who was judged")]
+    for row in report["analyses"][0]["estimates"]:
+        if row["metric"] == "auroc":
+            assert f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in plotted
+
+
+def test_the_grid_has_a_verdict_for_every_group_and_metric(tmp_path):
+    report = content(["A", "B", "C"])
+    text = write_report(report, tmp_path).read_text(encoding="utf-8")
+    grid = text[text.index("Each group minus all others") : text.index("<figure>")]
+    gaps = [gap for gap in report["analyses"][0]["gaps"] if gap["attribute"] == "race"]
+    assert len(gaps) == 9
+    for gap in gaps:
+        assert grid.count(f'<td class="{gap["verdict"]}"') == sum(g["verdict"] == gap["verdict"] for g in gaps)
+    assert grid.count("one level: not evaluated") == 2  # in the legend and for the site
+
+
+def test_the_command_is_kept_in_both_files(tmp_path):
+    page = read(write_report(content(["A", "B"]), tmp_path, command="medssl evaluate <x>"))
+    assert "medssl evaluate <x>" in page.text
+    assert json.loads((tmp_path / "report.json").read_text())["provenance"]["command"] == "medssl evaluate <x>"
+
+
+def test_what_does_not_fit_or_is_no_picture_is_said(tmp_path):
+    large, text = tmp_path / "large.png", tmp_path / "text.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_300_000))
+    text.write_text("no picture")
+    path = write_report(content(["A", "B"]), tmp_path / "r", {"too big": large})
+    assert "Left out, too large for this page: too big" in read(path).text
+    assert path.stat().st_size < 2_000_000
+    for picture in (text, tmp_path / "none.png"):
+        with pytest.raises(UserError, match=picture.name):
+            write_report(content(["A", "B"]), tmp_path / "s", {"x": picture})
+
+
+def test_signs_are_minus_signs_and_nought_has_none():
+    assert numbers({"value": -0.004, "low": -0.104, "high": 0.1}) == "0.00 (−0.10 to 0.10)"
+    assert numbers({"value": 0.5, "low": None, "high": None}) == "0.50"
+    assert numbers({"value": None, "low": None, "high": None}) == ""
 
 
 def test_what_is_no_report_is_said(tmp_path):

@@ -1,0 +1,114 @@
+"""Where a NIfTI volume is: nibabel is the oracle for every way in which its header can say so."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medssl.archive import Refusal, open_volume
+from medssl.archive.headers import find_files
+from medssl.errors import UserError
+from medssl.volume import Volume
+
+SHAPE = (4, 5, 6)
+
+
+def turned(degrees, spacing=(0.7, 1.3, 2.1), mirror=1):
+    """An oblique affine, rotated about two axes."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    affine = np.eye(4)
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    affine[:3, :3] = rotation @ np.diag(spacing) @ np.diag([mirror, 1, 1])
+    affine[:3, 3] = 12, -340, 56
+    return affine
+
+
+def code(path):
+    with pytest.raises(Refusal) as refusal:
+        open_volume(path)
+    return refusal.value.code
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1), (2, 4)])
+@pytest.mark.parametrize("affine", [turned(0), turned(20), turned(179.9), turned(-75, mirror=-1)])
+def test_sform_qform_or_both(tmp_path, codes, affine):
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine)
+    image.set_sform(affine, codes[0])
+    image.set_qform(affine, codes[1])
+    nib.save(image, tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii")
+    assert np.allclose(volume.affine, nib.load(tmp_path / "a.nii").affine)
+    assert np.allclose(volume.affine, affine, atol=1e-2)
+    assert volume.oriented
+
+
+@pytest.mark.parametrize("far", [0.0, -400.0])
+def test_a_small_difference_of_spacing_is_a_conflict_however_far_the_origin(tmp_path, far):
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.eye(4))
+    sform, qform = np.diag([0.5, 0.5, 0.5, 1]), np.diag([0.6, 0.5, 0.5, 1])
+    sform[:3, 3] = qform[:3, 3] = far
+    image.set_sform(sform, 1)
+    image.set_qform(qform, 1)
+    nib.save(image, tmp_path / "a.nii")
+    assert code(tmp_path / "a.nii") == "XFORM_CONFLICT"
+
+
+def test_big_endian_and_flat_files(tmp_path):
+    values = np.arange(120, dtype=">i2").reshape(SHAPE)
+    image = nib.Nifti1Image(values, turned(20), header=nib.Nifti1Header(endianness=">"))
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert nib.load(tmp_path / "a.nii.gz").header.endianness == ">"
+    volume = open_volume(tmp_path / "a.nii.gz")
+    assert np.array_equal(volume.voxels[0], values)
+    assert np.allclose(volume.affine, turned(20))
+    nib.save(nib.Nifti1Image(np.ones((4, 5), np.uint8), np.eye(4)), tmp_path / "flat.nii")
+    flat = open_volume(tmp_path / "flat.nii")
+    assert (flat.shape, flat.oriented) == ((4, 5, 1), False)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("unknown", 1), ("meter", 1000), ("mm", 1), ("micron", 0.001)])
+@pytest.mark.parametrize("code_", [0, 1])
+def test_units_of_length(tmp_path, unit, factor, code_):
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), None if code_ == 0 else np.diag([2.0, 3, 4, 1]))
+    image.header.set_zooms((2, 3, 4))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii")
+    assert volume.spacing == pytest.approx((2 * factor, 3 * factor, 4 * factor))
+    assert volume.oriented is bool(code_)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=7))
+def test_any_number_of_axes_is_a_volume_or_ndim(tmp_path_factory, shape):
+    path = tmp_path_factory.mktemp("n") / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), path)
+    real = len(nib.load(path).shape)
+    while real > 3 and nib.load(path).shape[real - 1] == 1:
+        real -= 1
+    if real in (2, 3):
+        assert open_volume(path).shape == (*shape, 1, 1)[:3]
+    else:
+        assert code(path) == "NDIM"
+
+
+def library_files():
+    pydicom, nibabel = (Path(find_spec(name).origin).parent for name in ("pydicom", "nibabel"))
+    folders = pydicom / "data" / "test_files", nibabel / "tests" / "data", nibabel / "nicom" / "tests" / "data"
+    return [path for folder in folders for path in find_files(folder)]
+
+
+@pytest.mark.slow
+def test_every_file_of_the_libraries_opens_or_is_refused():
+    ends = {"volume": 0, "refused": 0}
+    for path in library_files():
+        try:
+            assert isinstance(open_volume(path), Volume)
+            ends["volume"] += 1
+        except (Refusal, UserError):
+            ends["refused"] += 1
+    assert min(ends.values()) > 3
