@@ -12,12 +12,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medssl.errors import UserError
 from medssl.progress import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BAD_INPUT, NOTHING_USABLE, DAMAGED, DISK, INTERRUPTED = 2, 3, 5, 74, 130
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
@@ -178,9 +181,8 @@ def evaluate(
     """
     from medssl.atomic import write_json
     from medssl.evaluate import evaluate as judge
-    from medssl.evaluate import read_predictions
 
-    report = judge({path.stem: read_predictions(path) for path in tables}, by=by, split=split, title=title)
+    report = judge(_named(tables), by=by, split=split, title=title)
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
         say(line)
@@ -256,6 +258,17 @@ def _code_of(error: Exception) -> int:
 def _leave(message: str, code: int) -> None:
     typer.echo(f"medssl: {message}", err=True)
     sys.exit(code)
+
+
+def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """Tables by file name, or by the folder's where files share one (runs/a/predictions.parquet, runs/b/...)."""
+    from medssl.evaluate import read_predictions
+
+    stems = [path.stem for path in paths]
+    names = [path.stem if stems.count(path.stem) == 1 else path.resolve().parent.name for path in paths]
+    if len(set(names)) < len(names):
+        raise UserError(f"{paths[0].name}: two tables would have the name {names[0]!r}; rename one of the files")
+    return {name: read_predictions(path) for name, path in zip(names, paths, strict=True)}
 
 
 def _read_json(path: Path) -> dict[str, object]:

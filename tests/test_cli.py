@@ -109,3 +109,14 @@ def test_the_console_script_is_installed():
     done = subprocess.run([script, "index", "/definitely/not/here", "-o", "/tmp/x"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "/definitely/not/here" in done.stderr
+
+
+def test_tables_of_one_name_are_told_apart_by_their_folders(balls, tmp_path, capsys):
+    recipe = balls / "recipe.yaml"
+    assert run("finetune", recipe, "--store", balls / "store", "--run", tmp_path / "m") == 0
+    for name in "ab":
+        assert run("predict", tmp_path / "m", "--store", balls / "store", "-o", tmp_path / name / "p.csv") == 0
+    assert run("evaluate", tmp_path / "a" / "p.csv", tmp_path / "b" / "p.csv", "-o", tmp_path / "r.json") == 0
+    assert [a["name"] for a in json.loads((tmp_path / "r.json").read_text())["analyses"]] == ["a", "b"]
+    assert run("evaluate", tmp_path / "a" / "p.csv", tmp_path / "a" / "p.csv", "-o", tmp_path / "r.json") == 2
+    assert "rename one of the files" in capsys.readouterr().err

@@ -29,7 +29,7 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; make it with medssl predict")
     try:
         if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
         else:
             table = pd.read_parquet(path)
     except Exception as error:  # parsers fail in many ways on a foreign file

@@ -56,7 +56,8 @@ def known_by_study(patient_id: str) -> bool:
 def _named(header: Header, card: Card, table: Clinical, archive: Path) -> str:
     told = "" if table.key == "patient_id" else table.row_of(header, archive).get("patient_id", "")
     found = re.search(card.patient, stem(header.path)) if card.patient else None
-    study = STUDY + header.study_uid if header.study_uid else ""
+    uid = header.study_uid or header.series_uid  # the slices of one series must not become many patients
+    study = STUDY + uid if uid else ""
     return told or (found.group(1) if found else "") or study or stem(header.path)
 
 

@@ -73,9 +73,8 @@ def read_file(path: Path) -> File:
                 crc, size = google_crc32c.extend(crc, block), size + len(block)
                 digest.update(block)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # libraries quote paths and values of broken files, which may name a patient
+            # Libraries quote paths and values of broken files, which may name a patient.
+            warnings.simplefilter("ignore")
             header = read_header(path)
     except Refusal as refusal:
         reason = refusal.code

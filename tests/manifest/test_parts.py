@@ -55,6 +55,7 @@ def test_bands_sexes_and_agreement():
     assert [age_band(a, (40, 60)) for a in (39.9, 40, 59, 60, math.nan)] == ["<40", "40-59", "40-59", "60+", "unknown"]
     assert [sex_of(t) for t in ("M", "female", "O", "", "x", "NO")] == ["M", "F", "O", "unknown", "unknown", "unknown"]
     assert agreed(["", "A", "unknown", "A"]) == "A"
+    assert agreed(["Unknown", "A"]) == "A" and agreed(["UNKNOWN"]) == "unknown"
     assert agreed(["A", "B"]) == agreed([]) == "unknown"
 
 

@@ -60,6 +60,13 @@ def test_dicom_without_a_patient_is_kept_by_study_and_only_trained_on(series, tm
     assert "4 studies name no patient; each is kept as a patient of its own, in training only" in receipt.notes
 
 
+def test_a_series_without_patient_or_study_stays_together(series, tmp_path):
+    series(tmp_path / "a" / "one", "", StudyInstanceUID="")
+    series(tmp_path / "a" / "two", "Real-7")
+    receipt = index(tmp_path / "a", tmp_path / "c")
+    assert (receipt.volumes, receipt.patients, receipt.series_left_out) == (2, 2, {})
+
+
 def test_an_external_test_set_stays_one(series, tmp_path):
     series(tmp_path / "a" / "one", "ANON")
     receipt = index(tmp_path / "a", tmp_path / "c", card=Card(name="x", splits={"test": 1.0}))

@@ -3,13 +3,16 @@
 import stat
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
 
+from medssl.archive.headers import read_header
 from medssl.errors import UserError
 from medssl.manifest import Card, index, read_cohort
 from medssl.manifest.pseudonyms import is_shared
+from medssl.manifest.reading import read_file
 
 FREE_TEXT = {
     "PatientName": "Canary^Name", "InstitutionName": "Canary Hospital", "SeriesDescription": "canary words",
@@ -66,6 +69,16 @@ def test_the_terminal_shows_none_either(archive, tmp_path):
     done = subprocess.run([sys.executable, script, archive, tmp_path / "c"], capture_output=True, text=True, check=True)
     assert "2 volumes" in done.stdout
     assert "canary" not in (done.stdout + done.stderr).lower()
+
+
+def test_what_a_library_warns_of_stays_unsaid_and_costs_no_file(archive, monkeypatch):
+    def loud(path):
+        warnings.warn(f"odd value Canary in {path}", stacklevel=1)
+        return read_header(path)
+
+    monkeypatch.setattr("medssl.manifest.reading.read_header", loud)
+    file = read_file(archive / "other" / "0.dcm")  # here a warning that gets out is an error
+    assert file.reason == "" and file.header is not None
 
 
 def test_what_is_identifiable_is_for_its_owner_alone(archive, tmp_path):
