@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -102,15 +104,15 @@ def finetune(
 def load_trunk(model: Supervised, start: Path) -> None:
     """Nothing; the model's trunk, and its decoder where both have one, hold the weights of the pretraining run."""
     path = start / "last.safetensors"
-    _fill(model.trunk, checkpoint.weights(path, "trunk."), start)  # type: ignore[arg-type]
+    _fill(cast(nn.Module, model.trunk), checkpoint.weights(path, "trunk."), start)
     decoder = checkpoint.weights(path, "decoder.")
     if decoder and isinstance(model.head, Segment):
         _fill(model.head.decoder, decoder, start)
 
 
-def _fill(module: nn.Module, weights: object, start: Path) -> None:
+def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], start: Path) -> None:
     try:
-        module.load_state_dict(weights)  # type: ignore[arg-type]
+        module.load_state_dict(weights)
     except RuntimeError as error:
         what = str(error).splitlines()[-1].strip()
         raise UserError(f"{start}: its trunk does not fit this recipe's ({what}); use the same trunk section") from None

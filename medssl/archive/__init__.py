@@ -13,6 +13,9 @@ from medssl.archive.reasons import REASONS, Refusal
 from medssl.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from medssl.archive.headers import Header
     from medssl.archive.series import Stack
     from medssl.volume import Volume
 
@@ -97,11 +100,11 @@ def read_stack(stack: Stack) -> Volume:
     )  # fmt: skip
 
 
-def _as_frames(values):  # type: ignore[no-untyped-def]
+def _as_frames(values: np.ndarray) -> np.ndarray:
     return values[None] if values.ndim == 2 else values
 
 
-def _frame_order(header):  # type: ignore[no-untyped-def]
+def _frame_order(header: Header) -> np.ndarray:
     """Stored frame numbers in the order of their positions along the normal."""
     import numpy as np
 
