@@ -215,10 +215,16 @@ def picture(path: Path) -> Volume:
 
     Colour is refused unless all channels are equal.
     """
-    from skimage.io import imread
+    from PIL import Image
 
     try:
-        values = np.asarray(imread(path))
+        # Closed here: a decoder that meets a broken file leaves it open.
+        with path.open("rb") as file, Image.open(file) as image:
+            if math.prod(image.size) > MAXIMUM_VOXELS:
+                raise Refusal("TOO_LARGE", path.name, f"{math.prod(image.size)} pixels")
+            values = np.asarray(image)
+    except Refusal:
+        raise
     except Exception as error:
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
     if values.ndim == 3 and values.shape[2] in (3, 4) and (values[..., :3] == values[..., :1]).all():

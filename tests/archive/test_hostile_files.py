@@ -6,6 +6,7 @@ import io
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -247,3 +248,16 @@ def test_other_shapes_in_itk_files_are_refused(tmp_path):
 def test_a_nifti_of_other_than_plain_numbers_is_refused(tmp_path, dtype):
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, dtype), np.eye(4)), tmp_path / "a.nii.gz")
     assert code(tmp_path / "a.nii.gz") == "COLOR_IMAGE"
+
+
+def test_a_broken_picture_is_closed(files):
+    """Also when its decoder fails half-way: open files of a million pictures would end the run."""
+    import gc
+
+    gc.collect()
+    for path in files:
+        if path.suffix in {".png", ".jpg"}:
+            path.write_bytes(path.read_bytes()[:60])
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            assert code(path) == "UNREADABLE"
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
