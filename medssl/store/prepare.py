@@ -24,16 +24,24 @@ import pandas as pd
 from medssl.atomic import replacing, write_json
 from medssl.errors import UserError
 from medssl.progress import Progress, silent
-from medssl.store.case import EVERY_ROW, Case, Row, failed, prepare_case, read_row
+from medssl.store.case import EVERY_ROW, Case, Part, Row, failed, left_out, prepare_case, read_row
+from medssl.store.pairing import Pairing, pair
 from medssl.store.pool import run_all
 from medssl.store.reasons import meaning
-from medssl.store.settings import Preparation
+from medssl.store.settings import GROUPS, Preparation
 
 if TYPE_CHECKING:
     from medssl.manifest import Cohort
 
-METHOD = 1
+METHOD = 2
 """Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
+
+WHOLE_NUMBERS = ("array_crc32c", "mask_crc32c", "valid_crc32c", "channels")
+LISTS = (
+    "prepared_shape", "prepared_spacing", "prepared_affine", "mask_labels",
+    "channel_facts", "channel_volumes", "channel_overlap",
+)  # fmt: skip
+"""Columns that need a type of their own where some volumes have no value."""
 
 PACKAGES = ("medssl", "numpy", "scipy", "SimpleITK", "zarr", "numcodecs")
 
@@ -74,11 +82,14 @@ def prepare(
     with _only_one(store):
         if _settings_there(store) not in (None, _plain(settings)):
             (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
-        cases = _cases(content, cohort, store, settings)
+        selected = _selected(content.volumes, settings)
+        pairing = pair(selected, settings.groups)
+        cases = _cases(selected, pairing, cohort, store, settings)
         there = {case.volume_id: row for case in cases if (row := _row_there(case))}
         missing = [case for case in cases if case.volume_id not in there]
         fresh = run_all(prepare_case, missing, workers=workers, crashed=_crashed)
         rows = [*there.values(), *progress(fresh, "preparing", len(cases), len(there))]
+        rows += [left_out(volume_id, code) for volume_id, code in pairing.left_out.items()]
         volumes = _table(content.volumes, rows)
         _write_tables(store, volumes, content)
         write_json(store / "store.json", _record(content, volumes, settings))
@@ -126,26 +137,39 @@ def _plain(settings: Preparation) -> object:
     return json.loads(json.dumps(asdict(settings)))
 
 
-def _cases(content: Cohort, cohort: Path, store: Path, settings: Preparation) -> list[Case]:
-    volumes = content.volumes
+def _selected(volumes: pd.DataFrame, settings: Preparation) -> pd.DataFrame:
+    """The cohort's rows of the volumes that the settings ask for, sorted by id."""
     kept = (volumes["status"] != "excluded") & volumes["modality"].isin(settings.modalities)
-    if settings.roles:
-        kept &= (volumes["modality"] != "MR") | volumes["role"].isin(settings.roles)
+    roles = settings.roles or GROUPS.get(settings.groups, ())
+    if roles:
+        kept &= (volumes["modality"] != "MR") | volumes["role"].isin(roles)
+    return volumes[kept].sort_values("volume_id")
+
+
+def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, settings: Preparation) -> list[Case]:
     files = _sources(cohort)
+    shapes = {row_id: tuple(int(n) for n in shape) for row_id, shape in selected[["volume_id", "shape"]].to_numpy()}
+    apart = selected[~selected["volume_id"].isin(pairing.absorbed | set(pairing.left_out))]
+    for volume_id in (*apart["volume_id"], *sorted(pairing.absorbed)):
+        if not files.get(volume_id, ((), None))[0]:
+            raise UserError(f"{cohort}: volume {volume_id} has no source; run medssl index again")
     cases = []
-    for row in volumes[kept].sort_values("volume_id").to_dict("records"):
-        sources, mask = files.get(row["volume_id"], ((), None))
-        if not sources:
-            raise UserError(f"{cohort}: volume {row['volume_id']} has no source; run medssl index again")
+    for row in apart.to_dict("records"):
+        sources, mask = files[row["volume_id"]]
+        parts = tuple(
+            Part(**asdict(partner), shape=shapes[partner.volume_id], sources=files[partner.volume_id][0])
+            for partner in pairing.partners.get(row["volume_id"], ())
+        )
         cases.append(
             Case(
                 volume_id=row["volume_id"],
                 modality=row["modality"],
-                shape=tuple(int(n) for n in row["shape"]),
+                shape=shapes[row["volume_id"]],
                 sources=sources,
                 mask=mask,
+                parts=parts,
                 settings=settings,
-                preparation_hash=_hash(row["volume_id"], row["modality"], mask, settings),
+                preparation_hash=_hash(row["volume_id"], row["modality"], mask, parts, settings),
                 folder=store / "arrays" / row["volume_id"],
             )
         )
@@ -163,11 +187,12 @@ def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], Path | None]]:
     return files
 
 
-def _hash(volume_id: str, modality: str, mask: Path | None, settings: Preparation) -> str:
+def _hash(volume_id: str, modality: str, mask: Path | None, parts: tuple[Part, ...], settings: Preparation) -> str:
     """What the prepared arrays are a function of: the content of image and label map, the settings and this code."""
     facts = {
         "method": METHOD,
         "volume": volume_id,
+        "parts": [[part.role, part.volume_id] for part in parts],
         "settings": settings.concerning(modality),
         "mask": google_crc32c.value(mask.read_bytes()) if mask is not None and mask.is_file() else None,
     }
@@ -186,8 +211,8 @@ def _crashed(case: Case) -> Row:
 def _table(volumes: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
     """The cohort's rows of the volumes that were tried, sorted by id, with what was done to each."""
     done = pd.DataFrame(rows, columns=None if rows else list(EVERY_ROW))
-    done = done.astype({name: "Int64" for name in ("array_crc32c", "mask_crc32c", "channels") if name in done})
-    lists = [name for name in ("prepared_shape", "prepared_spacing", "prepared_affine", "mask_labels") if name in done]
+    done = done.astype({name: "Int64" for name in WHOLE_NUMBERS if name in done})
+    lists = [name for name in LISTS if name in done]
     done[lists] = done[lists].astype(object).where(done[lists].notna(), None)  # Parquet has no list that is NaN
     told = [name for name in done.columns if name != "volume_id"]
     table = volumes.drop(columns=told, errors="ignore").merge(done, on="volume_id", validate="one_to_one")
