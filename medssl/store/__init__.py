@@ -2,6 +2,7 @@
 
 store.json                        settings, versions, digest of the cohort; written last
 volumes.parquet                   the cohort's rows of the volumes, and what was done to each
+fingerprint.json                  sizes, voxels and intensities by modality and site; what `medssl plan` reads
 patients.parquet, labels.parquet  as in the cohort
 arrays/VOLUME_ID/image            one Zarr v3 shard, float16, (C, I, J, K)
 arrays/VOLUME_ID/mask, valid      likewise, uint8: the label map; where a voxel was measured, unless all were

@@ -25,6 +25,7 @@ from medssl.atomic import replacing, write_json
 from medssl.errors import UserError
 from medssl.progress import Progress, silent
 from medssl.store.case import EVERY_ROW, Case, Part, Row, failed, left_out, prepare_case, read_row
+from medssl.store.fingerprint import fingerprint
 from medssl.store.pairing import Pairing, pair
 from medssl.store.pool import run_all
 from medssl.store.reasons import meaning
@@ -92,6 +93,7 @@ def prepare(
         rows += [left_out(volume_id, code) for volume_id, code in pairing.left_out.items()]
         volumes = _table(content.volumes, rows)
         _write_tables(store, volumes, content)
+        write_json(store / "fingerprint.json", fingerprint(store))
         write_json(store / "store.json", _record(content, volumes, settings))
     usable = volumes["status"] != "excluded"
     reasons = Counter(code for row in rows if (code := str(row["prepared_reason"])))
