@@ -33,6 +33,9 @@ UNITS_PER_PROCESS = 200
 STARTING_SECONDS = 60.0
 """How long a fresh process may take to load what it needs."""
 
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl(2)."""
+
 CRASHED, TIMEOUT, OUT_OF_MEMORY = "CRASHED", "TIMEOUT", "OUT_OF_MEMORY"
 """What may end a unit from outside."""
 
@@ -175,6 +178,7 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], memory_gb: float) -
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends this process
+    _end_with_parent()
     _bound(memory_gb)
     # Native decoders print names of files and values of tags; nothing of a patient may reach a log.
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -200,6 +204,15 @@ def _result(function: Callable[[Any], Any], unit: Any) -> tuple[str, Any]:
     except Exception as error:
         error.add_note("in a worker process:\n" + traceback.format_exc())
         return "raised", error
+
+
+def _end_with_parent() -> None:
+    """Nothing; on Linux the system ends this process when its parent is killed: no orphan writes beside the next run."""
+    import ctypes
+    import signal
+
+    with contextlib.suppress(OSError, AttributeError):  # another system: the closed pipe ends it after its unit
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _bound(memory_gb: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.archive.headers import Header
-from medssl.atomic import write_json
+from medssl.atomic import sweep, write_json
 from medssl.errors import UserError
 from medssl.lock import writing
 from medssl.manifest.card import Card
@@ -70,6 +70,8 @@ def index(
         read_key(key_path)  # a wrong one is better known before hours of reading than after
     with writing(cohort, "medssl index"):
         _private(cohort)
+        for place in cohort, cohort / "phi", journal(cohort, card).folder:
+            sweep(place)
         known = read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
         found = _found(archive, card, table, [known[entry] for entry in listed], strict_table)
         return _write(cohort, key_path, found)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import pandas as pd
 
-from medssl.atomic import replacing, write_json
+from medssl.atomic import replacing, sweep, write_json
 from medssl.errors import UserError
 from medssl.lock import writing
 from medssl.progress import Progress, silent
@@ -75,7 +75,9 @@ def prepare(
     cohort, store, settings = Path(cohort), Path(store), settings or Preparation()
     content = read_cohort(cohort)
     with writing(store, "medssl prepare"):
-        _sweep(store)
+        (store / "arrays").mkdir(exist_ok=True)
+        for place in store, store / "arrays":
+            sweep(place)
         if _settings_there(store) not in (None, _plain(settings)):
             (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
         cases = _cases(content, cohort, store, settings)
@@ -126,13 +128,6 @@ def prepare_share(
         for _ in progress(map_units(prepare_case, missing, work, failed=_ended), "preparing", len(cases), len(there)):
             pass
     return len(cases)
-
-
-def _sweep(store: Path) -> None:
-    """Nothing; what a killed run left half-written is gone."""
-    (store / "arrays").mkdir(exist_ok=True)
-    for part in (store / "arrays").glob(".*.part"):
-        shutil.rmtree(part)
 
 
 def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
