@@ -152,9 +152,8 @@ def main() -> None:
             if LAYOUT in medians:
                 ratio = medians[OURS] / medians[LAYOUT]
                 sys.stdout.write(f"medssl takes {ratio:.2f} of {LAYOUT} (at most {BLOSC2_BAR} for 64^3)\n")
-            sys.stdout.write(
-                f"{PACKED} takes {medians[PACKED] / medians[OURS]:.0f} times medssl's (at least {NIBABEL_BAR:.0f} for 64^3)\n\n"
-            )
+            ratio = medians[PACKED] / medians[OURS]
+            sys.stdout.write(f"{PACKED} takes {ratio:.0f} times medssl's (at least {NIBABEL_BAR:.0f} for 64^3)\n\n")
 
 
 if __name__ == "__main__":

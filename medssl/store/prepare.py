@@ -6,14 +6,13 @@ and store.json come last. A run that was stopped, for whatever reason, goes on w
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
+import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,21 +20,25 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import pandas as pd
 
-from medssl.atomic import replacing, write_json
+from medssl.atomic import replacing, sweep, write_json
 from medssl.errors import UserError
+from medssl.lock import writing
 from medssl.progress import Progress, silent
 from medssl.store.case import EVERY_ROW, Case, Part, Row, failed, left_out, prepare_case, read_row
 from medssl.store.fingerprint import fingerprint
 from medssl.store.pairing import Pairing, pair
-from medssl.store.pool import run_all
 from medssl.store.reasons import meaning
-from medssl.store.settings import GROUPS, Preparation
+from medssl.store.settings import GROUPS, MODALITIES, Preparation
+from medssl.units import HERE, Work, map_units
 
 if TYPE_CHECKING:
     from medssl.manifest import Cohort
 
 METHOD = 2
 """Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
+
+BYTES_PER_VOXEL, COMPRESSION = 2, 2.7
+"""Of prepared voxels: float16, and how well Blosc packs the images of scanners (measured 2.2 to 2.9)."""
 
 WHOLE_NUMBERS = ("array_crc32c", "mask_crc32c", "valid_crc32c", "channels")
 LISTS = (
@@ -68,7 +71,7 @@ def prepare(
     store: Path | str,
     *,
     settings: Preparation | None = None,
-    workers: int = 1,
+    work: Work = HERE,
     progress: Progress = silent,
 ) -> Receipt:
     """What was done. `store` then holds the cohort's volumes as `settings` ask, ready for `open_store`.
@@ -80,15 +83,17 @@ def prepare(
 
     cohort, store, settings = Path(cohort), Path(store), settings or Preparation()
     content = read_cohort(cohort)
-    with _only_one(store):
+    with writing(store, "medssl prepare"):
+        (store / "arrays").mkdir(exist_ok=True)
+        for place in store, store / "arrays":
+            sweep(place)
         if _settings_there(store) not in (None, _plain(settings)):
             (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
-        selected = _selected(content.volumes, settings)
-        pairing = pair(selected, settings.groups)
+        selected, pairing = _selected(content.volumes, settings)
         cases = _cases(selected, pairing, cohort, store, settings)
-        there = {case.volume_id: row for case in cases if (row := _row_there(case))}
-        missing = [case for case in cases if case.volume_id not in there]
-        fresh = run_all(prepare_case, missing, workers=workers, crashed=_crashed)
+        there, missing = _divided(cases)
+        _check_space(store, missing)
+        fresh = map_units(prepare_case, missing, work, failed=_ended)
         rows = [*there.values(), *progress(fresh, "preparing", len(cases), len(there))]
         rows += [left_out(volume_id, code) for volume_id, code in pairing.left_out.items()]
         volumes = _table(content.volumes, rows)
@@ -105,23 +110,63 @@ def prepare(
     )
 
 
-@contextmanager
-def _only_one(store: Path) -> Iterator[None]:
-    """While it lasts, no other process writes to the store; what a killed one left half-written is gone."""
-    try:
-        (store / "arrays").mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{store}: is a file; give the path of a folder for the store") from None
-    with (store / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{store}: another medssl prepare is writing to it; wait for it or give another folder"
-            ) from None
-        for part in (store / "arrays").glob(".*.part"):
-            shutil.rmtree(part)
-        yield
+def prepare_share(
+    cohort: Path | str,
+    store: Path | str,
+    share: tuple[int, int],
+    *,
+    settings: Preparation | None = None,
+    work: Work = HERE,
+    progress: Progress = silent,
+) -> int:
+    """How many volumes are share (i, n) of the cohort's: they have been tried, and those that can be are in `store`.
+
+    Each of n machines prepares its share into the same folder, at the same time or not; `prepare` then finds them there
+    and writes the tables. A share that was stopped is started again. Raises what `prepare` raises.
+    """
+    from medssl.manifest import read_cohort
+
+    cohort, store, settings = Path(cohort), Path(store), settings or Preparation()
+    number, among = share
+    with writing(store, "medssl prepare", share=True):
+        (store / "arrays").mkdir(exist_ok=True)
+        selected, pairing = _selected(read_cohort(cohort).volumes, settings)
+        cases = [
+            case
+            for case in _cases(selected, pairing, cohort, store, settings)
+            if zlib.crc32(case.volume_id.encode()) % among == number - 1
+        ]
+        there, missing = _divided(cases)
+        _check_space(store, missing)
+        for _ in progress(map_units(prepare_case, missing, work, failed=_ended), "preparing", len(cases), len(there)):
+            pass
+    return len(cases)
+
+
+def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
+    """The rows of the volumes that are there already, and the cases that are not."""
+    there = {case.volume_id: row for case in cases if (row := _row_there(case))}
+    return there, [case for case in cases if case.volume_id not in there]
+
+
+def _check_space(store: Path, cases: list[Case]) -> None:
+    """Nothing; UserError when the volumes would not fit on the disk, compressed as well as medical volumes are."""
+    needed = sum(BYTES_PER_VOXEL * _voxels(case) for case in cases) / COMPRESSION
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise UserError(
+            f"{store}: {len(cases)} volumes need about {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
+            "give a folder on a larger disk or choose a coarser spacing"
+        )
+
+
+def _voxels(case: Case) -> float:
+    """How many values the prepared volume will have, about."""
+    if MODALITIES[case.modality] == "xray" or 1 in case.shape or len(case.spacing) != 3:
+        return float(case.settings.xray_pixels**2)
+    target = case.settings.spacing(case.modality)
+    grid = math.prod(n * mm / goal for n, mm, goal in zip(case.shape, case.spacing, target, strict=True))
+    return grid * (1 + len(case.parts))
 
 
 def _settings_there(store: Path) -> object:
@@ -139,13 +184,14 @@ def _plain(settings: Preparation) -> object:
     return json.loads(json.dumps(asdict(settings)))
 
 
-def _selected(volumes: pd.DataFrame, settings: Preparation) -> pd.DataFrame:
-    """The cohort's rows of the volumes that the settings ask for, sorted by id."""
+def _selected(volumes: pd.DataFrame, settings: Preparation) -> tuple[pd.DataFrame, Pairing]:
+    """The cohort's rows of the volumes that the settings ask for, sorted by id, and how they combine."""
     kept = (volumes["status"] != "excluded") & volumes["modality"].isin(settings.modalities)
     roles = settings.roles or GROUPS.get(settings.groups, ())
     if roles:
         kept &= (volumes["modality"] != "MR") | volumes["role"].isin(roles)
-    return volumes[kept].sort_values("volume_id")
+    selected = volumes[kept].sort_values("volume_id")
+    return selected, pair(selected, settings.groups)
 
 
 def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, settings: Preparation) -> list[Case]:
@@ -153,21 +199,24 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
     shapes = {row_id: tuple(int(n) for n in shape) for row_id, shape in selected[["volume_id", "shape"]].to_numpy()}
     apart = selected[~selected["volume_id"].isin(pairing.absorbed | set(pairing.left_out))]
     for volume_id in (*apart["volume_id"], *sorted(pairing.absorbed)):
-        if not files.get(volume_id, ((), None))[0]:
+        if volume_id not in files:
             raise UserError(f"{cohort}: volume {volume_id} has no source; run medssl index again")
     cases = []
     for row in apart.to_dict("records"):
-        sources, mask = files[row["volume_id"]]
+        sources, checksums, mask = files[row["volume_id"]]
         parts = tuple(
-            Part(**asdict(partner), shape=shapes[partner.volume_id], sources=files[partner.volume_id][0])
-            for partner in pairing.partners.get(row["volume_id"], ())
+            Part(**asdict(other), shape=shapes[other.volume_id], sources=paths, checksums=crcs)
+            for other in pairing.partners.get(row["volume_id"], ())
+            for paths, crcs, _ in [files[other.volume_id]]
         )
         cases.append(
             Case(
                 volume_id=row["volume_id"],
                 modality=row["modality"],
                 shape=shapes[row["volume_id"]],
+                spacing=tuple(float(mm) for mm in row["spacing"]),
                 sources=sources,
+                checksums=checksums,
                 mask=mask,
                 parts=parts,
                 settings=settings,
@@ -178,14 +227,16 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
     return cases
 
 
-def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], Path | None]]:
-    """The files of each volume in their order, and its label map."""
+def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], tuple[int | None, ...], Path | None]]:
+    """The files of each volume in their order, their checksums (None: unknown), and its label map."""
     table = pd.read_parquet(cohort / "phi" / "sources.parquet").sort_values(["volume_id", "order"])
     archive = Path(str(table["archive"].iloc[0])) if len(table) else Path()
     files = {}
     for volume_id, group in table.groupby("volume_id"):
         mask = next((path for path in group["mask_path"] if path), "")
-        files[str(volume_id)] = tuple(archive / path for path in group["path"]), archive / mask if mask else None
+        checksums = tuple(None if pd.isna(crc) else int(crc) for crc in group["crc32c"])
+        paths = tuple(archive / path for path in group["path"])
+        files[str(volume_id)] = paths, checksums, archive / mask if mask else None
     return files
 
 
@@ -206,8 +257,8 @@ def _row_there(case: Case) -> Row | None:
     return row if row and row.get("preparation_hash") == case.preparation_hash else None
 
 
-def _crashed(case: Case) -> Row:
-    return failed(case, "CRASHED")
+def _ended(case: Case, code: str) -> Row:
+    return failed(case, code)
 
 
 def _table(volumes: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:

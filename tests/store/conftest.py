@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import google_crc32c
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -23,11 +24,19 @@ class Clinic:
         self.files: list[dict[str, object]] = []
         self.archive.mkdir()
 
-    def scan(self, name: str, *, modality: str = "MR", voxels: np.ndarray | None = None, **told: object) -> str:
+    def scan(
+        self,
+        name: str,
+        *,
+        modality: str = "MR",
+        voxels: np.ndarray | None = None,
+        affine: np.ndarray = AFFINE,
+        **told: object,
+    ) -> str:
         """The id of a volume added; its file holds `voxels`, a bright ball in noise by default."""
         voxels = ball(seed=len(self.rows)) if voxels is None else voxels
         path = self.archive / f"{name}.nii.gz"
-        nib.save(nib.Nifti1Image(voxels, AFFINE), path)
+        nib.save(nib.Nifti1Image(voxels, affine), path)
         volume_id = hashlib.sha256(path.read_bytes() + name.encode()).hexdigest()[:26]
         row = {
             "volume_id": volume_id,
@@ -40,8 +49,8 @@ class Clinic:
             "site": "north",
             "scanner": "x",
             "shape": list(voxels.shape),
-            "spacing": [1.0, 1.0, 2.0],
-            "affine": AFFINE.ravel().tolist(),
+            "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist(),
+            "affine": affine.ravel().tolist(),
             "orientation": "LPS",
             "spacing_source": "header",
             "age_years": 40.0,
@@ -50,7 +59,8 @@ class Clinic:
             "reason": "",
         }
         self.rows.append(row | told)
-        self.files.append({"volume_id": volume_id, "order": 0, "path": path.name, "mask_path": ""})
+        crc = google_crc32c.value(path.read_bytes())
+        self.files.append({"volume_id": volume_id, "order": 0, "path": path.name, "crc32c": crc, "mask_path": ""})
         return volume_id
 
     def mask(self, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
@@ -71,6 +81,7 @@ class Clinic:
         for name, table in tables.items():
             table.to_parquet(self.cohort / f"{name}.parquet")
         pd.DataFrame(self.files).assign(archive=str(self.archive)).to_parquet(self.cohort / "phi" / "sources.parquet")
+        (self.cohort / "receipt.json").write_text('{"tables": {}}')
         return self.cohort
 
 

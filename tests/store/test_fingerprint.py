@@ -2,13 +2,13 @@
 
 import json
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from medssl.errors import UserError
 from medssl.store import Preparation, open_store, prepare
 from medssl.store.fingerprint import fingerprint
+from medssl.units import Work
 
 SETTINGS = Preparation(mr_spacing=(1.0, 1.0, 2.0))
 SAGITTAL = np.array([[0, 0, 3.0, 0], [-1.0, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]])
@@ -17,9 +17,7 @@ SAGITTAL = np.array([[0, 0, 3.0, 0], [-1.0, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0,
 
 def sagittal(clinic, name, **told):
     voxels = np.random.default_rng(1).normal(500, 40, (30, 40, 12)).astype(np.int16)
-    volume_id = clinic.scan(name, voxels=voxels, affine=SAGITTAL.ravel().tolist(), spacing=[1.0, 0.5, 3.0], **told)
-    nib.save(nib.Nifti1Image(voxels, SAGITTAL), clinic.archive / f"{name}.nii.gz")
-    return volume_id
+    return clinic.scan(name, voxels=voxels, affine=SAGITTAL, **told)
 
 
 def test_source_axes_are_told_in_the_order_of_the_prepared_ones(clinic):
@@ -76,7 +74,7 @@ def test_prepare_writes_it_and_it_is_the_same_again(clinic):
     assert sorted(found) == ["CT", "MR"]
     assert sorted(found["MR"]["intensity"]) == ["adc", "t2w"]
     other = clinic.store.with_name("other")
-    prepare(clinic.cohort, other, settings=SETTINGS, workers=2)
+    prepare(clinic.cohort, other, settings=SETTINGS, work=Work(workers=2))
     assert (other / "fingerprint.json").read_text() == text
 
 

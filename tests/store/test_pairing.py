@@ -1,6 +1,5 @@
 """A study's T2w, ADC and high-b become one case: which volumes, on which grid, in which units."""
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -55,11 +54,8 @@ class Study:
             voxels = ramp(shape, affine) if role == "adc" else noise
         self.count += 1
         name = f"{self.name}{role}{self.count}"
-        volume_id = self.clinic.scan(name, voxels=voxels, role=role, study_pid=self.name, patient_pid=self.name)
-        nib.save(nib.Nifti1Image(voxels, affine), self.clinic.archive / f"{name}.nii.gz")
-        self.clinic.rows[-1] |= {"affine": affine.ravel().tolist(), "spacing": np.abs(np.diag(affine))[:3].tolist()}
-        self.clinic.rows[-1] |= told
-        return volume_id
+        told = {"role": role, "study_pid": self.name, "patient_pid": self.name, **told}
+        return self.clinic.scan(name, voxels=voxels, affine=affine, **told)
 
     def whole(self):
         return self.add("t2w"), self.add("adc"), self.add("hbv")
