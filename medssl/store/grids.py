@@ -44,6 +44,8 @@ def put_on_grid(volume: Volume, settings: Preparation) -> Volume:
 
 def without_nan(volume: Volume) -> Volume:
     """The volume with voxels that are not finite marked as not measured, so that no interpolation uses them."""
+    if volume.voxels.dtype.kind != "f":
+        return volume
     finite = np.isfinite(volume.voxels).all(axis=0)
     if finite.all():
         return volume
@@ -62,7 +64,7 @@ def without_padding(ct: Volume) -> Volume:
     i, j = (np.arange(n)[:, None] - (n - 1) / 2 for n in (width, height))
     corners = values[np.hypot(i, j.T) > max(width, height) / 2]
     fill = corners.flat[0] if width == height and corners.size else np.inf
-    if fill <= NEVER_TISSUE_HU and (corners == fill).all():
+    if AIR_HU - NOISE_HU <= fill <= NEVER_TISSUE_HU and (corners == fill).all():
         same = values == fill
         padding |= np.logical_and.accumulate(same, axis=0)
         padding |= np.logical_and.accumulate(same[::-1], axis=0)[::-1]
