@@ -249,3 +249,36 @@ def open_cohort(clinic):
 def test_settings_say_what_a_group_is(wrong):
     with pytest.raises(UserError, match=r"prepare\.(groups|roles)"):
         Preparation(**wrong)
+
+
+RECIPE = """\
+data: {modality: MR, role: t2w}
+views: {size: [8, 8, 8], turn: 0}
+trunk: {name: resenc, channels: 3, widths: [4, 8]}
+method: {mask_ratio: 0.5, rebuild: {weight: 1.0}}
+pretrain: {steps: 2, batch: 2, lr: 1e-3}
+head: {name: segment, structures: [lesion]}
+finetune: {steps: 2, batch: 1, lr: 1e-3}
+"""
+
+
+def test_a_case_of_three_channels_trains_and_predicts(clinic, tmp_path):
+    from medssl.adapt import finetune
+    from medssl.predict import predict
+    from medssl.recipe import read_recipe
+    from medssl.train import pretrain
+
+    for name, split in (("a", "train"), ("b", "train"), ("c", "test")):
+        study = Study(clinic, name)
+        study.add("adc", split=split)
+        study.add("hbv", split=split)
+        study.add("t2w", split=split)
+        clinic.mask(np.ones(T2_SHAPE, np.uint8), T2)
+    store, _ = made(clinic)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    start = pretrain(recipe, store.path, tmp_path / "trunk")
+    model = finetune(recipe, store.path, tmp_path / "model", start=start)
+    table = predict(model, store.path, tmp_path / "predictions.csv", splits=("test",))
+    assert len(table) == 1
+    assert np.isfinite(table["dice_lesion"]).all()
