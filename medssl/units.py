@@ -30,8 +30,13 @@ Engine = Literal["process", "ray"]
 UNITS_PER_PROCESS = 200
 """Units after which a process is replaced by a fresh one: decoders leak memory."""
 
-STARTING_SECONDS = 60.0
+STARTING_SECONDS = 120.0
 """How long a fresh process may take to load what it needs."""
+
+NOT_STARTED = (
+    "worker processes cannot start; in a script, call it below `if __name__ == '__main__':` (they load the script anew), "
+    "or use workers=0"
+)
 
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
@@ -97,6 +102,7 @@ class _Worker:
     unit: Any = None
     deadline: float = 0.0
     served: int = 0
+    ready: bool = False
 
 
 def _in_processes(
@@ -124,6 +130,11 @@ def _in_processes(
                     told, content = "ended", TIMEOUT
                 else:
                     continue
+                if told == "ready":
+                    worker.ready, worker.deadline = True, time.monotonic() + limit(worker.unit)
+                    continue
+                if not worker.ready:
+                    raise UserError(NOT_STARTED)
                 if told == "raised":
                     raise content
                 if told == "ended" or not waiting or worker.served >= UNITS_PER_PROCESS:
@@ -151,8 +162,7 @@ def _started(function: Callable[[Any], Any], work: Work) -> _Worker:
 
 def _give(worker: _Worker, unit: Any, limit: Callable[[Any], float]) -> None:
     worker.unit, worker.served = unit, worker.served + 1
-    # The first unit also waits for the process to start and load what it needs.
-    worker.deadline = time.monotonic() + limit(unit) + (STARTING_SECONDS if worker.served == 1 else 0.0)
+    worker.deadline = time.monotonic() + (limit(unit) if worker.ready else STARTING_SECONDS)
     # One that died says so through its pipe to whoever waits for the answer.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         worker.pipe.send(unit)
@@ -184,6 +194,7 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], memory_gb: float) -
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
+    pipe.send(("ready", None))
     while True:
         try:
             unit = pipe.recv()

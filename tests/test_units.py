@@ -42,8 +42,7 @@ def test_all_units_are_done(work):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_unit_that_ends_its_process_is_blamed_alone(workers, monkeypatch):
-    monkeypatch.setattr("medssl.units.STARTING_SECONDS", 5.0)
+def test_a_unit_that_ends_its_process_is_blamed_alone(workers):
     units = ["a", "dies", "b", "hangs", "c", "swells", "d", "dies", "e"]
     work = Work(workers=workers, memory_gb=1, seconds=60)
     found = map_units(act, units, work, failed=failed, seconds=lambda unit: 0.5 if unit == "hangs" else 30.0)
@@ -67,6 +66,18 @@ def test_no_process_is_left_when_the_caller_stops(tmp_path):
     assert active_children()
     found.close()
     assert not active_children()
+
+
+def test_a_script_without_its_guard_is_told(tmp_path):
+    """Fresh processes load the script anew, which would start processes of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from medssl.units import Work, map_units\nfrom math import sqrt\n"
+        "print(list(map_units(sqrt, [1, 4], Work(workers=2), failed=lambda unit, code: code)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "call it below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
 
 
 def test_work_that_cannot_be():

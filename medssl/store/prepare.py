@@ -52,17 +52,25 @@ PACKAGES = ("medssl", "numpy", "scipy", "SimpleITK", "zarr", "numcodecs")
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a run of `prepare` did: volumes now usable, those of them that were there before, and why others are not."""
+    """What a run of `prepare` did: volumes now usable, those of them that were there before, why others are not, and how
+    many the settings do not ask for, by modality.
+    """
 
     prepared: int
     reused: int
     masks: int
     reasons: dict[str, int]
+    not_asked: dict[str, int]
 
     def __str__(self) -> str:
         text = f"{self.prepared} volumes prepared ({self.reused} were there), {self.masks} with label maps"
         for code, count in self.reasons.items():
             text += f"\n  {code}: {count}. {meaning(code)}"
+        for modality, count in self.not_asked.items():
+            remedy = (
+                "a data card can say it (modality: MR)" if modality == "unknown" else "see prepare.modalities, roles"
+            )
+            text += f"\n  not asked for: {count} volumes of modality {modality}; {remedy}"
         return text
 
 
@@ -107,6 +115,7 @@ def prepare(
         reused=len(there),
         masks=int((usable & volumes["has_mask"]).sum()),
         reasons=dict(reasons.most_common()),
+        not_asked=_not_asked(content, cases),
     )
 
 
@@ -147,6 +156,13 @@ def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
     """The rows of the volumes that are there already, and the cases that are not."""
     there = {case.volume_id: row for case in cases if (row := _row_there(case))}
     return there, [case for case in cases if case.volume_id not in there]
+
+
+def _not_asked(content: Cohort, cases: list[Case]) -> dict[str, int]:
+    """How many usable volumes of each modality are not among the cases."""
+    volumes = content.volumes[content.volumes["status"] != "excluded"]
+    left = volumes[~volumes["volume_id"].isin([case.volume_id for case in cases])]
+    return {str(code): int(count) for code, count in left["modality"].value_counts().sort_index().items()}
 
 
 def _check_space(store: Path, cases: list[Case]) -> None:

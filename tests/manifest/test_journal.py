@@ -152,7 +152,6 @@ def hostile(unit):
 
 @pytest.mark.slow
 def test_the_file_that_ends_its_process_is_left_out_alone(scan, tmp_path, monkeypatch):
-    monkeypatch.setattr("medssl.units.STARTING_SECONDS", 8.0)
     monkeypatch.setattr(room, "read_unit", hostile)
     monkeypatch.setattr(room, "SECONDS_EACH", 0.0)
     names = ["1", "2", "3_bomb", "4", "5_hang", "6", "7", "8", "9_swell"]

@@ -47,3 +47,13 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(clinic, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="larger disk"):
         prepare(clinic.write(), clinic.store, settings=SETTINGS)
+
+
+def test_volumes_that_are_not_asked_for_are_counted(clinic):
+    clinic.scan("one")
+    for name in "ab":
+        clinic.scan(name, modality="unknown")
+    clinic.scan("left out", modality="unknown", status="excluded")
+    receipt = prepare(clinic.write(), clinic.store, settings=SETTINGS)
+    assert (receipt.prepared, receipt.not_asked) == (1, {"unknown": 2})
+    assert "2 volumes of modality unknown; a data card can say it" in str(receipt)
