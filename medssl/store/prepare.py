@@ -115,7 +115,7 @@ def prepare(
         reused=len(there),
         masks=int((usable & volumes["has_mask"]).sum()),
         reasons=dict(reasons.most_common()),
-        not_asked=_not_asked(content, cases),
+        not_asked=_not_asked(content.volumes, selected),
     )
 
 
@@ -158,10 +158,9 @@ def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
     return there, [case for case in cases if case.volume_id not in there]
 
 
-def _not_asked(content: Cohort, cases: list[Case]) -> dict[str, int]:
-    """How many usable volumes of each modality are not among the cases."""
-    volumes = content.volumes[content.volumes["status"] != "excluded"]
-    left = volumes[~volumes["volume_id"].isin([case.volume_id for case in cases])]
+def _not_asked(volumes: pd.DataFrame, selected: pd.DataFrame) -> dict[str, int]:
+    """How many usable volumes of each modality the settings do not select."""
+    left = volumes[(volumes["status"] != "excluded") & ~volumes["volume_id"].isin(selected["volume_id"])]
     return {str(code): int(count) for code, count in left["modality"].value_counts().sort_index().items()}
 
 

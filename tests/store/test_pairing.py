@@ -76,7 +76,7 @@ def test_three_series_become_three_channels_on_the_t2_grid(clinic):
     single = open_store(clinic.store).read(t2)
     assert alone.prepared == 3
     store, receipt = made(clinic)
-    assert (receipt.prepared, receipt.reasons) == (1, {})
+    assert (receipt.prepared, receipt.reasons, receipt.not_asked) == (1, {}, {})
     row = store.volumes.iloc[0]
     assert (row["volume_id"], row["role"], row["channels"], row["alignment"]) == (t2, "t2w", 3, "header")
     assert row["channel_volumes"].tolist() == [t2, adc, hbv]
@@ -186,6 +186,7 @@ def test_what_cannot_be_paired_has_a_reason(clinic):
         | dict.fromkeys(unknown, "PAIR_INCOMPLETE")
     )  # fmt: skip
     assert receipt.reasons == {"PAIR_INCOMPLETE": 5, "FOV_MISMATCH": 3}
+    assert receipt.not_asked == {"MR": 1}
 
 
 def test_a_broken_partner_leaves_the_case_out(clinic):
