@@ -1,8 +1,8 @@
 """The `medssl` command: each room's work from a shell, with progress, clear errors and exit codes a scheduler can act on.
 
 Exit codes: 0 done; 2 something given is wrong (the message says what and how to mend it); 3 done, but nothing usable
-came out; 5 damaged data; 74 the disk is full or failing; 130 interrupted. Rooms are imported by the command that
-enters them, so that `--help` answers at once.
+came out; 4 somebody is on both sides of a split; 5 damaged data; 74 the disk is full or failing; 130 interrupted. Rooms
+are imported by the command that enters them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,7 @@ from medssl.units import Engine, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-BAD_INPUT, NOTHING_USABLE, DAMAGED, DISK, INTERRUPTED = 2, 3, 5, 74, 130
+BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, DISK, INTERRUPTED = 2, 3, 4, 5, 74, 130
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 app = typer.Typer(
@@ -146,6 +147,33 @@ def prepare(
     say(str(receipt))
     if not receipt.prepared:
         raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A cohort or a store.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another: nobody learned from in PATH may be judged on in it.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all findings as JSON.")] = None,
+) -> None:
+    """Check every byte and row, and that no patient, study, copy or near-copy is on both sides of a split.
+
+    Exit code 4 for a leak, 5 for damage.
+
+    Example: medssl verify stores/pretraining --against stores/prostate
+    """
+    from medssl.atomic import write_json
+    from medssl.store import verify as check
+
+    verdict = check(path, against=against, progress=shown)
+    if output:
+        write_json(output, asdict(verdict))
+    say(str(verdict))
+    if verdict.leaks:
+        raise typer.Exit(LEAKING)
+    if verdict.damage or verdict.faults:
+        raise typer.Exit(DAMAGED)
 
 
 @app.command()
