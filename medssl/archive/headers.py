@@ -13,7 +13,7 @@ from medssl.archive import scanners
 from medssl.archive.reasons import Refusal
 from medssl.archive.sop_classes import FOR_PROCESSING, PICTURE_SOPS, VOLUME_SOPS, route
 from medssl.archive.subject import age_of, sex_of
-from medssl.archive.tags import NAN, Facts, first_item, items, number, numbers, text, to_float, words
+from medssl.archive.tags import NAN, Facts, converted, first_item, items, number, numbers, text, to_float, words
 from medssl.archive.walker import FIRST_BYTES, walk
 from medssl.errors import UserError
 
@@ -180,54 +180,56 @@ def _parsed(path: Path, size: int) -> Facts:
 
 
 def _header(path: Path, size: int, facts: Facts) -> Header:
-    modality = route(path.name, facts)
-    sop = text(facts, "SOPClassUID")
-    rows, columns = int(number(facts, "Rows", 0)), int(number(facts, "Columns", 0))
-    n_frames = int(number(facts, "NumberOfFrames", 1)) or 1
-    _check_pixels(path, size, facts, (rows, columns, n_frames))
-    frame = frame_geometry(facts)
-    age_years, age_source = age_of(facts)
-    instance = number(facts, "InstanceNumber", NAN)
-    laterality = frame["laterality"] or text(facts, "ImageLaterality") or text(facts, "Laterality")
+    told, invalid = converted(facts.raw)
+    told |= facts.sequences
+    modality = route(path.name, told)
+    sop = text(told, "SOPClassUID") or text(told, "MediaStorageSOPClassUID")
+    rows, columns = int(number(told, "Rows", 0)), int(number(told, "Columns", 0))
+    n_frames = int(number(told, "NumberOfFrames", 1)) or 1
+    _check_pixels(path, facts, (rows, columns, n_frames), number(told, "BitsAllocated", 8))
+    frame = frame_geometry(told)
+    age_years, age_source = age_of(told)
+    instance = number(told, "InstanceNumber", NAN)
+    laterality = frame["laterality"] or text(told, "ImageLaterality") or text(told, "Laterality")
     picture = sop in PICTURE_SOPS
     return Header(
         path=path, size=size, kind="dicom", modality=modality, sop_class_uid=sop, transfer_syntax=facts.syntax,
-        patient_id=text(facts, "PatientID"), study_uid=text(facts, "StudyInstanceUID"),
-        series_uid=text(facts, "SeriesInstanceUID"), sop_uid=text(facts, "SOPInstanceUID"),
-        sex=sex_of(facts), race=text(facts, "EthnicGroup"), age_years=age_years, age_source=age_source,
-        manufacturer=scanners.vendor(text(facts, "Manufacturer")),
-        model=scanners.model(text(facts, "ManufacturerModelName")),
-        institution=text(facts, "InstitutionName"),
-        body_part=scanners.listed(text(facts, "BodyPartExamined"), scanners.BODY_PARTS),
+        patient_id=text(told, "PatientID"), study_uid=text(told, "StudyInstanceUID"),
+        series_uid=text(told, "SeriesInstanceUID"), sop_uid=text(told, "SOPInstanceUID"),
+        sex=sex_of(told), race=text(told, "EthnicGroup"), age_years=age_years, age_source=age_source,
+        manufacturer=scanners.vendor(text(told, "Manufacturer")),
+        model=scanners.model(text(told, "ManufacturerModelName")),
+        institution=text(told, "InstitutionName"),
+        body_part=scanners.listed(text(told, "BodyPartExamined"), scanners.BODY_PARTS),
         laterality=scanners.listed(laterality, scanners.SIDES),
-        view_position=scanners.listed(text(facts, "ViewPosition"), scanners.VIEWS),
-        n_frames=n_frames, rows=rows, columns=columns, image_type=words(facts, "ImageType"),
-        frame_of_reference=text(facts, "FrameOfReferenceUID"),
-        position=numbers(facts, "ImagePositionPatient", 3), orientation=frame["orientation"],
+        view_position=scanners.listed(text(told, "ViewPosition"), scanners.VIEWS),
+        n_frames=n_frames, rows=rows, columns=columns, image_type=words(told, "ImageType"),
+        frame_of_reference=text(told, "FrameOfReferenceUID"),
+        position=numbers(told, "ImagePositionPatient", 3), orientation=frame["orientation"],
         pixel_spacing=frame["spacing"], frames=frame["positions"],
         instance_number=int(instance) if math.isfinite(instance) else None,
-        echo_time=number(facts, "EchoTime", NAN), repetition_time=number(facts, "RepetitionTime", NAN),
-        b_value=b_value(facts), temporal=text(facts, "TemporalPositionIdentifier") or text(facts, "TriggerTime"),
-        acquisition=text(facts, "AcquisitionNumber"), kernel=scanners.kernel(text(facts, "ConvolutionKernel")),
-        description=text(facts, "SeriesDescription"), rescale_type=text(facts, "RescaleType"),
+        echo_time=number(told, "EchoTime", NAN), repetition_time=number(told, "RepetitionTime", NAN),
+        b_value=b_value(told), temporal=text(told, "TemporalPositionIdentifier") or text(told, "TriggerTime"),
+        acquisition=text(told, "AcquisitionNumber"), kernel=scanners.kernel(text(told, "ConvolutionKernel")),
+        description=text(told, "SeriesDescription"), rescale_type=text(told, "RescaleType"),
         spacing_source=frame["source"], oriented=modality in ("CT", "MR"),
         intent=("processing" if sop in FOR_PROCESSING else "presentation") if picture else "",
-        flags=_flags(facts), parse_path=facts.parse_path,
+        flags=_flags(facts, invalid), parse_path=facts.parse_path,
     )  # fmt: skip
 
 
-def _flags(facts: Facts) -> tuple[str, ...]:
+def _flags(facts: Facts, invalid: list[str]) -> tuple[str, ...]:
     """Codes of what was odd in a file that is read all the same."""
-    odd = sorted(":".join(("TAG_INVALID", name)) for name in facts.invalid)
+    odd = sorted(":".join(("TAG_INVALID", name)) for name in invalid)
     if facts.preamble.strip(b"\0") and not facts.preamble.startswith(TIFF):
         odd.insert(0, "PREAMBLE_NONZERO")
     return tuple(odd)
 
 
-def _check_pixels(path: Path, size: int, facts: Facts, shape: tuple[int, int, int]) -> None:
+def _check_pixels(path: Path, facts: Facts, shape: tuple[int, int, int], bits: float) -> None:
     """Nothing; Refusal where the file cannot hold the picture that its header claims."""
     voxels, pixels = math.prod(shape), facts.pixels
-    expected = math.ceil(voxels * number(facts, "BitsAllocated", 8) / 8)
+    expected = math.ceil(voxels * bits / 8)
     if max(shape[:2]) > LONGEST_AXIS or shape[2] > MOST_FRAMES or max(voxels, expected // 8) > MAXIMUM_VOXELS:
         raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels")
     if pixels is None:
@@ -238,8 +240,8 @@ def _check_pixels(path: Path, size: int, facts: Facts, shape: tuple[int, int, in
             raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{have} bytes, {expected} needed")
     elif not pixels.whole or pixels.left < pixels.length:
         raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{pixels.left} bytes")
-    elif expected > size * MOST_PACKED:
-        raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {size} bytes")
+    elif expected > pixels.left * MOST_PACKED:
+        raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {pixels.left} bytes")
 
 
 def frame_geometry(data: Any) -> dict[str, Any]:

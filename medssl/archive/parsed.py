@@ -102,14 +102,15 @@ def _facts(file: BinaryIO, size: int) -> Facts:
     implicit, little = data.original_encoding
     if not syntax:
         syntax = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
-    raw, sequences = {}, {}
+    media = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
+    raw, sequences = {"MediaStorageSOPClassUID": media.encode("ascii", "replace")}, {}
     for name, (tag, kind) in TAGS.items():
         if tag not in data:
             continue
         if kind == "sequence":
             sequences[name] = data[tag].value
         else:
-            raw[tag] = _bytes(data.get_item(tag).value, kind, little=bool(little))
+            raw[name] = _bytes(data.get_item(tag).value, kind, little=bool(little))
     return Facts(
         raw=raw, syntax=syntax, pixels=_pixels(file, size, implicit=bool(implicit), little=bool(little)),
         parse_path="pydicom", preamble=data.preamble or b"", sequences=sequences,

@@ -107,7 +107,7 @@ PEOPLE = ("", "HUMAN", "HOMO SAPIENS")
 
 def route(name: str, facts: Any) -> str:
     """The modality of an image that is read. Raises Refusal, about the file `name`, for every other object."""
-    sop = text(facts, "SOPClassUID")
+    sop = text(facts, "SOPClassUID") or text(facts, "MediaStorageSOPClassUID")
     modality = VOLUME_SOPS.get(sop) or PICTURE_SOPS.get(sop)
     if modality is None:
         raise Refusal(_reason(sop, "Rows" in facts), name, sop)

@@ -11,7 +11,7 @@ from typing import Any
 NAN = float("nan")
 
 TAGS = {
-    "SpecificCharacterSet": (0x00080005, "text"), "ImageType": (0x00080008, "text"),
+    "MediaStorageSOPClassUID": (0x00020002, "text"), "SpecificCharacterSet": (0x00080005, "text"), "ImageType": (0x00080008, "text"),
     "SOPClassUID": (0x00080016, "text"), "SOPInstanceUID": (0x00080018, "text"), "StudyDate": (0x00080020, "text"),
     "ContentTime": (0x00080033, "text"), "Modality": (0x00080060, "text"), "ConversionType": (0x00080064, "text"),
     "Manufacturer": (0x00080070, "text"), "InstitutionName": (0x00080080, "text"),
@@ -81,43 +81,57 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The elements of TAGS that a file holds, little endian, as whichever parser found them.
+    """The elements of TAGS that a file holds, by name, as little-endian bytes, as whichever parser found them.
 
-    `invalid` collects the names of numbers that could not be understood, as they are asked for. `parse_path` is "fast"
-    or "pydicom"; `preamble` is the 128 bytes before the magic word, if there are any.
+    `parse_path` is "fast" or "pydicom"; `preamble` is the 128 bytes before the magic word, if there are any.
     """
 
-    raw: Mapping[int, bytes]
+    raw: Mapping[str, bytes]
     syntax: str
     pixels: Pixels | None
     parse_path: str
     preamble: bytes = b""
     sequences: Mapping[str, Any] = field(default_factory=dict)
-    invalid: list[str] = field(default_factory=list)
 
-    def get(self, name: str) -> Any:
-        """Text, a tuple of numbers (nan for those that are none) or a sequence's items; None when there is nothing."""
-        tag, kind = TAGS[name]
-        value = self.raw.get(tag)
-        if not value:
-            return self.sequences.get(name)
+
+def converted(raw: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
+    """Text and tuples of numbers (nan for those that are none) of the elements that hold something, and the names of
+    those that should hold numbers and do not. Characters are those of SpecificCharacterSet.
+    """
+    values: dict[str, Any] = {}
+    invalid = []
+    codec = ""
+    for name, value in raw.items():
+        kind = KINDS[name]
         if kind == "text":
-            return self._decoded(value) or None
-        found = _decimals(value) if kind == "decimal" else _binary(value, *NUMBERS[kind])
-        if not all(map(math.isfinite, found)) and name not in self.invalid:
-            self.invalid.append(name)
-        return found or None
+            try:
+                told = value.decode("ascii")
+            except UnicodeDecodeError:
+                told = "\x1b"
+            if "\x1b" in told:
+                codec = codec or _codec(raw)
+                # Bytes that the character set does not know stay visible: two names must not become the same one.
+                told = value.decode(codec, "backslashreplace")
+            told = told.strip(" \0")
+            if told:
+                values[name] = told
+        elif value:
+            found = _decimals(value) if kind == "decimal" else _binary(value, *NUMBERS[kind])
+            if found:
+                values[name] = found
+                if not all(map(math.isfinite, found)):
+                    invalid.append(name)
+    return values, invalid
 
-    def __contains__(self, name: str) -> bool:
-        return TAGS[name][0] in self.raw or name in self.sequences
 
-    def _decoded(self, value: bytes) -> str:
-        if value.isascii() and b"\x1b" not in value:
-            return value.decode("ascii").strip(" \0")
-        told = self.raw.get(TAGS["SpecificCharacterSet"][0], b"").decode("ascii", "replace").upper().strip(" \0")
-        names = [CODECS.get(name.strip().replace("ISO 2022 IR", "ISO_IR"), "") for name in told.split("\\")]
-        # Bytes that the character set does not know stay visible as \xNN: two names must not become the same one.
-        return value.decode(next(filter(None, reversed(names)), "latin-1"), "backslashreplace").strip(" \0")
+KINDS = {name: kind for name, (_, kind) in TAGS.items()}
+
+
+def _codec(raw: Mapping[str, bytes]) -> str:
+    """The last character set of those that the file names, with which it writes what is not ASCII."""
+    told = raw.get("SpecificCharacterSet", b"").decode("ascii", "replace").upper().strip(" \0")
+    names = [CODECS.get(name.strip().replace("ISO 2022 IR", "ISO_IR"), "") for name in told.split("\\")]
+    return next(filter(None, reversed(names)), "latin-1")
 
 
 def _decimals(value: bytes) -> tuple[float, ...]:
@@ -158,7 +172,7 @@ def numbers(data: Any, name: str, count: int) -> tuple[float, ...] | None:
 
 def words(data: Any, name: str) -> tuple[str, ...]:
     """The values of a tag of several words, in capitals."""
-    return tuple(part.strip(" \0") for part in text(data, name).upper().split("\\")) if name in data else ()
+    return tuple([part.strip(" \0") for part in text(data, name).upper().split("\\")]) if name in data else ()
 
 
 def items(data: Any, name: str) -> Iterator[Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from struct import Struct
+from struct import error as TooShort
 
 from medssl.archive.tags import TAGS, Facts, Pixels
 
-FIRST_BYTES = 16_384
-"""Bytes read at first, and at each further step; the elements wanted of most files lie within."""
+FIRST_BYTES, NEXT_BYTES = 16_384, 4096
+"""Bytes read at first, where the elements wanted of most files lie, and at each further step."""
 
 MOST_BYTES = 1 << 22
 """Longest sequence of unknown length that is walked through."""
@@ -48,10 +49,11 @@ def _letters(names: str) -> frozenset[int]:
 SHORT = _letters("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US")
 LONG = _letters("OB OD OF OL OV OW SQ SV UC UN UR UT UV")
 SEQUENCE = int.from_bytes(b"SQ", "little")
-WANTED = {_swapped(tag): tag for tag, _ in TAGS.values()}
+META = {_swapped(0x00020002): "MediaStorageSOPClassUID", _swapped(0x00020010): "TransferSyntaxUID"}
+WANTED = {_swapped(tag): name for name, (tag, _) in TAGS.items()}
 PIXELS = frozenset(map(_swapped, (0x7FE00008, 0x7FE00009, 0x7FE00010)))
 GROUPS_OF_FRAMES = frozenset(map(_swapped, (0x52009229, 0x52009230)))
-FRAMES = TAGS["NumberOfFrames"][0]
+STOPS = PIXELS | GROUPS_OF_FRAMES
 ITEM, ITEM_END, SEQUENCE_END = _swapped(0xFFFEE000), _swapped(0xFFFEE00D), _swapped(0xFFFEE0DD)
 
 explicit_start = Struct("<IHH").unpack_from
@@ -75,7 +77,8 @@ def walk(descriptor: int, size: int, start: bytes) -> Facts | None:
     if start[128:132] != b"DICM":
         return None
     try:
-        at, syntax = _meta(start)
+        at, meta = _meta(start)
+        syntax = meta.pop("TransferSyntaxUID", b"").decode("ascii", "replace").strip(" \0")
         explicit = syntax.startswith(EXPLICIT) and syntax not in NOT_WALKED
         if not explicit and syntax != IMPLICIT:
             return None
@@ -86,18 +89,18 @@ def walk(descriptor: int, size: int, start: bytes) -> Facts | None:
         raw, pixels = (_explicit if explicit else _implicit)(read, size, start, at)
     except _Odd:
         return None
-    if raw.get(FRAMES, b"1").strip(b" \0") not in (b"1", b""):
+    if raw.get("NumberOfFrames", b"1").strip(b" \0") not in (b"1", b""):
         return None
-    return Facts(raw=raw, syntax=syntax, pixels=pixels, parse_path="fast", preamble=start[:128])
+    return Facts(raw=meta | raw, syntax=syntax, pixels=pixels, parse_path="fast", preamble=start[:128])
 
 
-def _meta(start: bytes) -> tuple[int, str]:
-    """Where the file meta information ends, and the transfer syntax in it."""
-    at, syntax, end = 132, b"", len(start)
+def _meta(start: bytes) -> tuple[int, dict[str, bytes]]:
+    """Where the file meta information ends, and the wanted elements of it."""
+    at, end, found = 132, len(start), {}
     while at + 8 <= end:
         tag, letters, length = explicit_start(start, at)
         if tag & 0xFFFF != 2:
-            return at, syntax.decode("ascii", "replace").strip(" \0")
+            return at, found
         if letters in LONG:
             if at + 12 > end:
                 break
@@ -105,75 +108,77 @@ def _meta(start: bytes) -> tuple[int, str]:
             at += 4
         elif letters not in SHORT:
             break
-        if tag == 0x00100002:
-            syntax = start[at + 8 : at + 8 + length]
+        if tag in META:
+            found[META[tag]] = start[at + 8 : at + 8 + length]
         at += 8 + length
     raise _Odd
 
 
-def _explicit(read: Read, size: int, window: bytes, at: int) -> tuple[dict[int, bytes], Pixels | None]:
+def _explicit(read: Read, size: int, window: bytes, at: int) -> tuple[dict[str, bytes], Pixels | None]:
     """Wanted elements and the pixels from `at` on. `at` counts within the window, which begins at `base` in the file."""
-    found: dict[int, bytes] = {}
+    found: dict[str, bytes] = {}
     base, end = 0, len(window)
-    wanted, short, stops = WANTED, SHORT, PIXELS | GROUPS_OF_FRAMES
+    wanted, short = WANTED, SHORT
     while True:
-        if at + 12 > end:
-            base, at = base + at, 0
-            if base == size:
-                return found, None
-            window = read(FIRST_BYTES, base)
-            end = len(window)
-            if end < 8:  # the last element claims more than there is, or something follows it
-                raise _Odd
-        tag, letters, length = explicit_start(window, at)
-        if letters in short:
-            start = at + 8
-        elif letters in LONG and at + 12 <= end:
-            start = at + 12
-            (length,) = length_of(window, at + 8)
-            if tag in stops:
-                return found, _pixels(read, size, tag, base + start, length)
-            if length == UNKNOWN_LENGTH:
-                if tag in wanted:
+        try:
+            while True:
+                tag, letters, length = explicit_start(window, at)
+                if letters in short:
+                    at += 8 + length
+                elif letters in LONG:
+                    (length,) = length_of(window, at + 8)
+                    if tag in STOPS:
+                        return found, _pixels(read, size, tag, base + at + 12, length)
+                    if length == UNKNOWN_LENGTH:
+                        # What has no known representation is written without any inside as well (PS3.5 6.2.2).
+                        at = _after_sequence(read, base + at + 12, explicit=letters == SEQUENCE) - base
+                        length = 0
+                    else:
+                        at += 12 + length
+                else:
                     raise _Odd
-                # What has no known representation is written without representations inside as well (PS3.5 6.2.2).
-                at = _after_sequence(read, base + start, letters == SEQUENCE) - base
-                continue
-        else:
-            raise _Odd
-        at = start + length
-        if tag in wanted:
-            found[wanted[tag]] = window[start:at] if at <= end else _far(read, base + start, length)
+                if tag in wanted:
+                    inside = at <= end
+                    found[wanted[tag]] = window[at - length : at] if inside else _far(read, base + at - length, length)
+        except TooShort:
+            base, window = _next(read, size, base, at)
+            if not window:
+                return found, None
+            at, end = 0, len(window)
 
 
-def _implicit(read: Read, size: int, window: bytes, at: int) -> tuple[dict[int, bytes], Pixels | None]:
+def _implicit(read: Read, size: int, window: bytes, at: int) -> tuple[dict[str, bytes], Pixels | None]:
     """As _explicit, for elements without a representation."""
-    found: dict[int, bytes] = {}
+    found: dict[str, bytes] = {}
     base, end = 0, len(window)
-    stops = PIXELS | GROUPS_OF_FRAMES
     if window[at + 4 : at + 6].isalpha() and window[at + 4 : at + 6].isupper():
         raise _Odd
     while True:
-        if at + 8 > end:
-            base, at = base + at, 0
-            if base == size:
+        try:
+            while True:
+                tag, length = implicit_start(window, at)
+                if tag in STOPS:
+                    return found, _pixels(read, size, tag, base + at + 8, length)
+                if length == UNKNOWN_LENGTH:
+                    at = _after_sequence(read, base + at + 8, explicit=False) - base
+                    length = 0
+                else:
+                    at += 8 + length
+                if tag in WANTED:
+                    inside = at <= end
+                    found[WANTED[tag]] = window[at - length : at] if inside else _far(read, base + at - length, length)
+        except TooShort:
+            base, window = _next(read, size, base, at)
+            if not window:
                 return found, None
-            window = read(FIRST_BYTES, base)
-            end = len(window)
-            if end < 8:
-                raise _Odd
-        tag, length = implicit_start(window, at)
-        start = at + 8
-        if tag in stops:
-            return found, _pixels(read, size, tag, base + start, length)
-        if length == UNKNOWN_LENGTH:
-            if tag in WANTED:
-                raise _Odd
-            at = _after_sequence(read, base + start, False) - base
-            continue
-        at = start + length
-        if tag in WANTED:
-            found[WANTED[tag]] = window[start:at] if at <= end else _far(read, base + start, length)
+            at, end = 0, len(window)
+
+
+def _next(read: Read, size: int, base: int, at: int) -> tuple[int, bytes]:
+    """The window that begins at `at` of the one that begins at `base`; empty at the end of the file."""
+    if at == 0 or base + at > size:  # an element that is cut, or claims more than there is
+        raise _Odd
+    return base + at, read(NEXT_BYTES, base + at)
 
 
 def _far(read: Read, place: int, length: int) -> bytes:
@@ -206,7 +211,7 @@ def pixels_at(read: Read, size: int, place: int, length: int) -> Pixels:
     return Pixels(length=-1, left=size - place, whole=at == size)
 
 
-def _after_sequence(read: Read, place: int, explicit: bool) -> int:
+def _after_sequence(read: Read, place: int, *, explicit: bool) -> int:
     """The place behind a sequence of unknown length whose items begin at `place`."""
     count = FIRST_BYTES
     while count <= MOST_BYTES:
