@@ -11,7 +11,8 @@ from typing import Any
 NAN = float("nan")
 
 TAGS = {
-    "MediaStorageSOPClassUID": (0x00020002, "text"), "SpecificCharacterSet": (0x00080005, "text"), "ImageType": (0x00080008, "text"),
+    "MediaStorageSOPClassUID": (0x00020002, "text"),
+    "SpecificCharacterSet": (0x00080005, "text"), "ImageType": (0x00080008, "text"),
     "SOPClassUID": (0x00080016, "text"), "SOPInstanceUID": (0x00080018, "text"), "StudyDate": (0x00080020, "text"),
     "ContentTime": (0x00080033, "text"), "Modality": (0x00080060, "text"), "ConversionType": (0x00080064, "text"),
     "Manufacturer": (0x00080070, "text"), "InstitutionName": (0x00080080, "text"),
@@ -100,27 +101,21 @@ def converted(raw: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
     """
     values: dict[str, Any] = {}
     invalid = []
-    codec = ""
+    switching = b"2022" in raw.get("SpecificCharacterSet", b"")  # escape sequences are ASCII too
     for name, value in raw.items():
         kind = KINDS[name]
         if kind == "text":
             try:
-                told = value.decode("ascii")
-            except UnicodeDecodeError:
-                told = "\x1b"
-            if "\x1b" in told:
-                codec = codec or _codec(raw)
+                told = value.decode(_codec(raw) if switching else "ascii")
+            except (UnicodeDecodeError, LookupError):
                 # Bytes that the character set does not know stay visible: two names must not become the same one.
-                told = value.decode(codec, "backslashreplace")
-            told = told.strip(" \0")
-            if told:
+                told = value.decode(_codec(raw), "backslashreplace")
+            if told := told.strip(" \0"):
                 values[name] = told
-        elif value:
-            found = _decimals(value) if kind == "decimal" else _binary(value, *NUMBERS[kind])
-            if found:
-                values[name] = found
-                if not all(map(math.isfinite, found)):
-                    invalid.append(name)
+        elif found := _decimals(value) if kind == "decimal" else _binary(value, *NUMBERS[kind]):
+            values[name] = found
+            if not math.isfinite(sum(found)):
+                invalid.append(name)
     return values, invalid
 
 
@@ -135,9 +130,11 @@ def _codec(raw: Mapping[str, bytes]) -> str:
 
 
 def _decimals(value: bytes) -> tuple[float, ...]:
-    if b"\\" in value:
-        return tuple(map(to_float, value.split(b"\\")))
-    return (to_float(value),) if value.strip(b" \0") else ()
+    try:
+        found = tuple(map(float, value.split(b"\\")))
+    except ValueError:
+        found = tuple(map(to_float, value.split(b"\\"))) if value.strip(b" \0") else ()
+    return found if math.isfinite(sum(found)) else tuple(map(to_float, found))
 
 
 def _binary(value: bytes, letter: str, size: int) -> tuple[float, ...]:
