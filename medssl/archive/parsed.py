@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from medssl.archive.reasons import Refusal
 from medssl.archive.tags import NUMBERS, TAGS, Facts, Pixels
@@ -112,7 +112,7 @@ def _facts(file: BinaryIO, size: int) -> Facts:
         else:
             raw[name] = _bytes(data.get_item(tag).value, kind, little=bool(little))
     return Facts(
-        raw=raw, syntax=syntax, pixels=_pixels(file, size, implicit=bool(implicit), little=bool(little)),
+        raw=raw, syntax=syntax, pixels=_pixels(file, size, little=bool(little)),
         parse_path="pydicom", preamble=data.preamble or b"", sequences=sequences,
     )  # fmt: skip
 
@@ -129,9 +129,12 @@ def _bytes(value: Any, kind: str, *, little: bool) -> bytes:
     return b"".join(value[at : at + size][::-1] for at in range(0, len(value), size))
 
 
-def _pixels(file: BinaryIO, size: int, *, implicit: bool, little: bool) -> Pixels | None:
-    """The pixel element that the file stands at, None when it stands elsewhere."""
-    place, order = file.tell(), "little" if little else "big"
+def _pixels(file: BinaryIO, size: int, *, little: bool) -> Pixels | None:
+    """The pixel element that the file stands at, None when it stands elsewhere. How it is written may differ from what
+    the file says; as a length the letters of a representation would be odd, which no length is.
+    """
+    place = file.tell()
+    order: Literal["little", "big"] = "little" if little else "big"
 
     def read(count: int, at: int) -> bytes:
         file.seek(at)
@@ -141,7 +144,5 @@ def _pixels(file: BinaryIO, size: int, *, implicit: bool, little: bool) -> Pixel
     tag = tuple(int.from_bytes(start[at : at + 2], order) for at in (0, 2))
     if len(start) < 8 or tag not in PIXEL_TAGS:
         return None
-    short = not implicit and start[4:6] not in (b"OB", b"OW", b"OF", b"OD", b"UN")
-    width = 2 if short else 4
-    at = 4 if implicit else 6 if short else 8
-    return pixels_at(read, size, place + at + width, int.from_bytes(start[at : at + width], order))
+    at = 8 if start[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN") else 4
+    return pixels_at(read, size, place + at + 4, int.from_bytes(start[at : at + 4], order))

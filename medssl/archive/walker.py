@@ -96,7 +96,8 @@ def walk(descriptor: int, size: int, start: bytes) -> Facts | None:
 
 def _meta(start: bytes) -> tuple[int, dict[str, bytes]]:
     """Where the file meta information ends, and the wanted elements of it."""
-    at, end, found = 132, len(start), {}
+    found: dict[str, bytes] = {}
+    at, end = 132, len(start)
     while at + 8 <= end:
         tag, letters, length = explicit_start(start, at)
         if tag & 0xFFFF != 2:
