@@ -63,8 +63,8 @@ KERNELS = {
 }  # fmt: skip
 """Reconstruction kernels with names (GE, Philips)."""
 
-KERNEL_CODE = re.compile(r"[ABCDHIJQSTU][BCHPRUVFX]?[RVSF]?\d{2}[A-Z]?|FC\d{2}|FL\d{2}|FU\d{2}")
-"""Siemens' (B30f, Br40d, I31f, Hr38) and Canon's (FC08) reconstruction kernels: two digits leave no room for a name."""
+KERNEL_CODE = re.compile(r"[ABCDHIJQSTU][BCHPRUVFX]?[RVSF]?\d{2}[A-Z]?|FC\d{2}|FL\d{2}|FU\d{2}|\d")
+"""Siemens' (B30f, Br40d, Hr38, I31f with its strength) and Canon's (FC08) reconstruction kernels: two digits leave no room for a name."""
 
 BODY_PARTS = frozenset({
     "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "AORTA", "BLADDER", "BRAIN", "BREAST", "CALF", "CHEST", "CHESTABDOMEN",

@@ -61,6 +61,8 @@ LEFT_OUT = {
     "66.6": "NON_IMAGE_SOP",
     "66.7": "SEGMENTATION",
     "66.8": "SEGMENTATION",
+    "67": "NON_IMAGE_SOP",
+    "68": "NON_IMAGE_SOP",
     "77.1.1": "VISIBLE_LIGHT",
     "77.1.2": "PATHOLOGY",
     "77.1.3": "PATHOLOGY",
