@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ import typer
 
 from medssl.errors import UserError
 from medssl.progress import shown
+from medssl.units import Engine, Work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +41,17 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result g
 Changes = Annotated[
     list[str], typer.Option("--set", help="Change one setting of the recipe: section.key=value. Repeatable.")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that read files; 0: none, a file that crashes a decoder ends the run.")
+]
+Where = Annotated[Engine, typer.Option(help="Processes of this machine, or of a Ray cluster.")]
+Address = Annotated[str, typer.Option(help="Of the Ray cluster; without it, a local one is started.")]
+MemoryGb = Annotated[float, typer.Option(help="Memory that one process may take.")]
+Seconds = Annotated[float, typer.Option(help="How long one file (index) or volume (prepare) may take.")]
+Shard = Annotated[
+    str, typer.Option(help="i/n: only the i-th of n shares, e.g. of a job array; run without it when all are done.")
+]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Recipe = Annotated[Path, typer.Argument(help="A recipe, e.g. pipelines/hippocampus.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="The store made by medssl prepare.")]
 RunOption = Annotated[Path, typer.Option("--run", help="The run's folder; an unfinished run there goes on.")]
@@ -71,23 +84,31 @@ def index(
     card: Annotated[Path | None, typer.Option(help="A data card: which files, which table, which labels.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="32 secret bytes for pseudonyms; made if absent.")] = None,
     strict_table: Annotated[bool, typer.Option(help="Fail when the clinical table names unknown ids.")] = False,
-    workers: Workers = 1,
+    workers: Workers = CORES,
+    shard: Shard = "",
+    engine: Where = "process",
+    address: Address = "",
+    memory_gb: MemoryGb = Work.memory_gb,
+    seconds: Seconds = Work.seconds,
 ) -> None:
     """Read the headers of an archive into a manifest (Parquet), with a reason for everything left out.
+
+    Again after new files arrived or a kill, it reads only what it has not read yet.
 
     Example: medssl index /data/pacs_export -o cohorts/pacs --workers 8
     """
     from medssl.manifest import index as make_index
-    from medssl.manifest import read_card
+    from medssl.manifest import read_card, read_share
 
+    work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
+    mapping = read_card(card) if card else None
+    if shard:
+        share = _share(shard)
+        count = read_share(archive, output, share, card=mapping, work=work, progress=shown)
+        say(f"share {shard}: {count} files read; when all shares are, run medssl index without --shard")
+        return
     receipt = make_index(
-        archive,
-        output,
-        card=read_card(card) if card else None,
-        key_file=key_file,
-        workers=workers,
-        strict_table=strict_table,
-        progress=shown,
+        archive, output, card=mapping, key_file=key_file, strict_table=strict_table, work=work, progress=shown
     )
     say(str(receipt))
     if not receipt.volumes:
@@ -100,20 +121,28 @@ def prepare(
     output: Output,
     recipe: Annotated[Path | None, typer.Option(help="A recipe whose prepare section says how.")] = None,
     set_: Changes = [],  # noqa: B006
-    workers: Workers = 1,
+    workers: Workers = CORES,
+    shard: Shard = "",
+    engine: Where = "process",
+    address: Address = "",
+    memory_gb: MemoryGb = Work.memory_gb,
+    seconds: Seconds = Work.seconds,
 ) -> None:
     """Reorient, resample and normalise a cohort's volumes into a store. Volumes already there are kept.
 
     Example: medssl prepare cohorts/hippocampus -o stores/hippocampus --recipe pipelines/hippocampus.yaml
     """
     from medssl.recipe import make, read_recipe
-    from medssl.store import Preparation
+    from medssl.store import Preparation, prepare_share
     from medssl.store import prepare as make_store
 
-    section = read_recipe(recipe, set_).get("prepare", {}) if recipe else {}
-    receipt = make_store(
-        cohort, output, settings=make(Preparation, section, "prepare"), workers=workers, progress=shown
-    )
+    work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
+    settings = make(Preparation, read_recipe(recipe, set_).get("prepare", {}) if recipe else {}, "prepare")
+    if shard:
+        count = prepare_share(cohort, output, _share(shard), settings=settings, work=work, progress=shown)
+        say(f"share {shard}: {count} volumes tried; when all shares are, run medssl prepare without --shard")
+        return
+    receipt = make_store(cohort, output, settings=settings, work=work, progress=shown)
     say(str(receipt))
     if not receipt.prepared:
         raise typer.Exit(NOTHING_USABLE)
@@ -258,6 +287,14 @@ def _code_of(error: Exception) -> int:
 def _leave(message: str, code: int) -> None:
     typer.echo(f"medssl: {message}", err=True)
     sys.exit(code)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Share i of n from "i/n". Raises UserError for anything else."""
+    told = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not told or not 1 <= int(told.group(1)) <= int(told.group(2)):
+        raise UserError(f"--shard {text}: write i/n with i from 1 to n, e.g. --shard 3/16")
+    return int(told.group(1)), int(told.group(2))
 
 
 def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:

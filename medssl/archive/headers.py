@@ -173,9 +173,11 @@ def _parsed(path: Path, size: int) -> Facts:
 
     try:
         return parse(path, size)
-    except (Refusal, RecursionError):
+    except (Refusal, RecursionError, MemoryError):
         raise
     except Exception as error:  # a broken file breaks a parser in any way; the text of the error may name a patient
+        if isinstance(error, OSError) and error.errno:  # not the file but its disk
+            raise
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
 
 

@@ -64,7 +64,7 @@ KERNELS = {
 """Reconstruction kernels with names (GE, Philips)."""
 
 KERNEL_CODE = re.compile(r"[ABCDHIJQSTU][BCHPRUVFX]?[RVSF]?\d{2}[A-Z]?|FC\d{2}|FL\d{2}|FU\d{2}|\d")
-"""Siemens' (B30f, Br40d, Hr38, I31f with its strength) and Canon's (FC08) reconstruction kernels: two digits leave no room for a name."""
+"""Siemens' (B30f, Br40d, Hr38, I31f with its strength) and Canon's (FC08) reconstruction kernels; no name has two digits."""
 
 BODY_PARTS = frozenset({
     "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "AORTA", "BLADDER", "BRAIN", "BREAST", "CALF", "CHEST", "CHESTABDOMEN",

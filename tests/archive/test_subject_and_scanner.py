@@ -188,8 +188,8 @@ def test_machines_in_no_list_are_told_apart_and_not_named():
 
 @pytest.mark.parametrize(
     ("written", "kept"),
-    [("STANDARD", "STANDARD"), ("B30f", "B30F"), ("I31f\\3", "I31F\\3"), ("Br40d\\3", "BR40D\\3"), ("FC08", "FC08"), ("YB", "YB"),
-     ("Hr38f", "HR38F"), ("", ""), ("Jane", "unlisted-b5")],
+    [("STANDARD", "STANDARD"), ("B30f", "B30F"), ("I31f\\3", "I31F\\3"), ("Br40d\\3", "BR40D\\3"), ("FC08", "FC08"),
+     ("YB", "YB"), ("Hr38f", "HR38F"), ("", ""), ("Jane", scanners.bucket("JANE")), ("J1950", scanners.bucket("J1950"))],
 )  # fmt: skip
 def test_kernels(written, kept):
     assert scanners.kernel(written) == kept
