@@ -59,18 +59,6 @@ def parse(path: Path, size: int) -> Facts:
         return replace(facts, pixels=replace(facts.pixels, left=left))
 
 
-def inflated(path: Path) -> io.BytesIO:
-    """A deflated file as one in explicit little endian. Raises Refusal when it is damaged or too large."""
-    with path.open("rb") as file:
-        _start(file)
-        plain = bytearray(PLAIN_START)
-        for piece in _pieces(path, file):
-            plain += piece
-            if len(plain) > INFLATED_BYTES:
-                raise Refusal("DEFLATE_BOMB", path.name, f"more than {INFLATED_BYTES} bytes")
-        return io.BytesIO(plain)
-
-
 def _start(file: BinaryIO) -> tuple[bytes, str]:
     """Preamble and transfer syntax; the file stands where the data set begins. pydicom itself would inflate it all."""
     from pydicom.filereader import read_dataset, read_preamble

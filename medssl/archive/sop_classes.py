@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from medssl.archive.reasons import Refusal
@@ -116,7 +117,7 @@ def route(name: str, facts: Any) -> str:
     kinds = set(words(facts, "ImageType"))
     if "MOSAIC" in kinds:
         raise Refusal("MOSAIC_UNSUPPORTED", name)
-    if kinds & DOSE_WORDS or DOSE_TEXT.search(text(facts, "SeriesDescription")):
+    if kinds & DOSE_WORDS or _is_dose_page(text(facts, "SeriesDescription")):
         raise Refusal("DOSE_PAGE", name)
     if kinds & SAVED_SCREENS:
         raise Refusal("SCREEN_SAVE", name)
@@ -149,8 +150,18 @@ def _reason(sop: str, has_rows: bool) -> str:
 def _check_subject(name: str, facts: Any) -> None:
     """Nothing; Refusal for what is not a person. The name is looked at and not kept."""
     control = text(facts, "QualityControlSubject").upper() == "YES"
-    if control or NOT_A_PATIENT.search(re.sub(r"[\^_=]+", " ", text(facts, "PatientName").upper())):
+    if control or _is_no_patient(text(facts, "PatientName")):
         raise Refusal("PHANTOM", name)
     species = text(facts, "PatientSpeciesDescription").upper()
     if text(facts, "AnatomicalOrientationType").upper() == "QUADRUPED" or species not in PEOPLE:
         raise Refusal("ANIMAL", name)
+
+
+@lru_cache(4096)
+def _is_dose_page(description: str) -> bool:
+    return DOSE_TEXT.search(description) is not None
+
+
+@lru_cache(4096)
+def _is_no_patient(name: str) -> bool:
+    return NOT_A_PATIENT.search(re.sub(r"[\^_=]+", " ", name.upper())) is not None

@@ -19,7 +19,7 @@ from pydicom.encaps import encapsulate
 
 from medssl.archive import Refusal
 from medssl.archive.headers import read_header
-from medssl.archive.parsed import PLAIN_START, inflated
+from medssl.archive.parsed import PLAIN_START
 
 PIXELS = np.arange(64 * 64, dtype=np.int16).reshape(64, 64)
 PLACED = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
@@ -126,9 +126,9 @@ def content(good):
 
 def test_deflated_files_inflate_to_what_was_deflated(tmp_path, content, good):
     path = deflated(tmp_path / "d.dcm", content)
-    assert read_header(path).sop_uid == read_header(good).sop_uid
-    assert inflated(path).getvalue() == PLAIN_START + content
-    assert np.array_equal(pydicom.dcmread(inflated(path)).pixel_array, PIXELS)
+    found, usual = read_header(path), read_header(good)
+    assert (found.sop_uid, found.rows, found.position) == (usual.sop_uid, 64, (0, 0, 0))
+    assert (found.parse_path, usual.parse_path) == ("pydicom", "fast")
 
 
 @pytest.mark.parametrize("share", [0.4, 0.9])
@@ -137,8 +137,6 @@ def test_deflated_files_that_are_cut(tmp_path, content, share):
     packed = path.read_bytes()
     path.write_bytes(packed[: int(share * len(packed))])
     assert code(path) == "DEFLATE_DAMAGED"
-    with pytest.raises(Refusal, match="DEFLATE_DAMAGED"):
-        inflated(path)
     path.write_bytes(packed[:170] + b"\xff" * 40 + packed[210:])
     assert code(path) == "DEFLATE_DAMAGED"
 
