@@ -1,0 +1,77 @@
+"""What enters an archive's cohort, what leaves it and why, what stays: files, series, studies, patients.
+
+Each thing is counted once at each level. A series, study or patient stays when any volume of it stays; one that leaves
+does so for the reason that most of its files have (of equally many, the first by name). A file that names no series or
+no study stands for one of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from medssl.manifest.cohort import Cohort
+
+LEVELS = {"files": "instance_pid", "series": "series_pid", "studies": "study_pid", "patients": "patient_pid"}
+"""Levels from the smallest to the largest, and the column that tells things of that level apart."""
+
+BY_DESIGN = {
+    "COLOR_IMAGE", "DERIVED_OR_SC", "DUP_INSTANCE", "EMPTY_FILE", "LOCALIZER_OR_TOO_FEW", "NON_IMAGE_SOP",
+    "NOT_AN_ARCHIVE_FILE", "OCT_NON_RASTER", "UNSUPPORTED_SOP",
+}  # fmt: skip
+"""Reasons that say what is not wanted; every other one says that something is wrong or unclear and may be mended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """Things of one level: `entered` is `stayed` plus all that `left`, by reason, the commonest first."""
+
+    name: str
+    entered: int
+    stayed: int
+    left: dict[str, int]
+
+
+def flow(cohort: Cohort) -> list[Level]:
+    """A level each for files, series, studies and patients."""
+    levels = []
+    for name in LEVELS:
+        reasons = fates(cohort, name)
+        left = reasons[reasons != ""].value_counts()
+        ordered = sorted(((str(code), int(n)) for code, n in left.items()), key=lambda item: (-item[1], item[0]))
+        levels.append(Level(name=name, entered=len(reasons), stayed=int((reasons == "").sum()), left=dict(ordered)))
+    return levels
+
+
+def fates(cohort: Cohort, level: str) -> pd.Series[str]:
+    """Why each thing of a level left, by its pseudonym; "" for what stayed."""
+    pid, instances = LEVELS[level], cohort.instances
+    if level == "files":
+        return instances.set_index(pid)["reason"].where((instances["status"] == "excluded").to_numpy(), "")
+    rows = _parts(cohort, pid)
+    stayed = rows.groupby("unit")["stayed"].any()
+    lost = rows[~rows["unit"].map(stayed)].groupby(["unit", "reason"], as_index=False)["files"].sum()
+    chosen = lost.sort_values(["files", "reason"], ascending=[False, True]).drop_duplicates("unit")
+    return chosen.set_index("unit")["reason"].reindex(stayed.index, fill_value="")
+
+
+def _parts(cohort: Cohort, pid: str) -> pd.DataFrame:
+    """The volumes, and the files of which no volume was made, with the thing (`unit`) that each is a part of."""
+    import pandas as pd
+
+    volumes, files = cohort.volumes, cohort.instances
+    own = volumes[pid].where(volumes[pid] != "", "volume " + volumes["volume_id"])
+    alone = files[(files[pid] != "") & ~files[pid].isin(volumes[pid])]
+    columns = {"unit": [own, alone[pid]], "status": [volumes["status"], alone["status"]]}
+    columns |= {"reason": [volumes["reason"], alone["reason"]]}
+    rows = pd.DataFrame({name: pd.concat(parts, ignore_index=True) for name, parts in columns.items()})
+    counts = [*volumes["n_sources"], *[1] * len(alone)]
+    return rows.assign(stayed=rows["status"] != "excluded", files=counts)
+
+
+def without_name(cohort: Cohort, level: str) -> int:
+    """How many volumes and series left out name no series or study and stand for one of their own."""
+    return int((cohort.volumes[LEVELS[level]] == "").sum())
