@@ -95,6 +95,20 @@ def index(
 
 
 @app.command()
+def summary(
+    cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
+    thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
+) -> None:
+    """Show what is in a cohort, what was lost and why: summary.html and summary.json in its folder.
+
+    Example: medssl summary cohorts/pacs --no-thumbnails
+    """
+    from medssl.manifest.summary import write_summary
+
+    say(f"summary in {write_summary(cohort, thumbnails=24 if thumbnails else 0, progress=shown)}")
+
+
+@app.command()
 def prepare(
     cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
     output: Output,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from medssl.manifest.cohort import Cohort
 
+    Fates = dict[str, pd.Series[str]]
+
 LEVELS = {"files": "instance_pid", "series": "series_pid", "studies": "study_pid", "patients": "patient_pid"}
 """Levels from the smallest to the largest, and the column that tells things of that level apart."""
 
@@ -35,26 +37,31 @@ class Level:
     left: dict[str, int]
 
 
-def flow(cohort: Cohort) -> list[Level]:
+def flow(found: Fates) -> list[Level]:
     """A level each for files, series, studies and patients."""
     levels = []
-    for name in LEVELS:
-        reasons = fates(cohort, name)
+    for name, reasons in found.items():
         left = reasons[reasons != ""].value_counts()
         ordered = sorted(((str(code), int(n)) for code, n in left.items()), key=lambda item: (-item[1], item[0]))
         levels.append(Level(name=name, entered=len(reasons), stayed=int((reasons == "").sum()), left=dict(ordered)))
     return levels
 
 
-def fates(cohort: Cohort, level: str) -> pd.Series[str]:
-    """Why each thing of a level left, by its pseudonym; "" for what stayed."""
-    pid, instances = LEVELS[level], cohort.instances
-    if level == "files":
-        return instances.set_index(pid)["reason"].where((instances["status"] == "excluded").to_numpy(), "")
+def fates(cohort: Cohort) -> Fates:
+    """For each level why each thing left, by its pseudonym; "" for what stayed."""
+    files = cohort.instances.set_index(LEVELS["files"])
+    left = files["reason"].where(files["status"] == "excluded", "")
+    return {"files": left} | {level: _fate(cohort, pid) for level, pid in LEVELS.items() if level != "files"}
+
+
+def _fate(cohort: Cohort, pid: str) -> pd.Series[str]:
+    import pandas as pd
+
     rows = _parts(cohort, pid)
     stayed = rows.groupby("unit")["stayed"].any()
-    lost = rows[~rows["unit"].map(stayed)].groupby(["unit", "reason"], as_index=False)["files"].sum()
-    chosen = lost.sort_values(["files", "reason"], ascending=[False, True]).drop_duplicates("unit")
+    lost = rows[~rows["unit"].isin(stayed.index[stayed.to_numpy(bool)])]
+    weights = pd.DataFrame(lost.groupby(["unit", "reason"])["files"].sum()).reset_index()
+    chosen = weights.sort_values(["files", "reason"], ascending=[False, True]).drop_duplicates("unit")
     return chosen.set_index("unit")["reason"].reindex(stayed.index, fill_value="")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from medssl.manifest.demographics import UNKNOWN
-from medssl.manifest.flow import BY_DESIGN, fates
+from medssl.manifest.flow import BY_DESIGN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,15 +31,21 @@ ATTRIBUTES = {"sex": "Sex", "race": "Race", "ethnicity": "Ethnicity", "age_band"
 Z = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
 
+RECORDED = "recorded"
+"""What all groups of a cohort are called that is too small to have any."""
+
 SMALL = f"fewer than {MINIMUM} patients"
 COMPLEMENT = "not shown, so that a smaller group cannot be worked out"
 
 Row = dict[str, Any]
 
 
-def people(cohort: Cohort) -> Row:
-    """All patients and each group of them: how many, how many left wholly, and how many lost a series to a fault."""
-    table = patients_found(cohort)
+def people(cohort: Cohort, fate: pd.Series[str]) -> Row:
+    """All patients and each group of them: how many, how many left wholly, and how many lost a series to a fault.
+
+    `fate` is why each patient left (see flow.py), "" for those who stayed.
+    """
+    table = patients_found(cohort, fate)
     return {
         "minimum": MINIMUM,
         "all": _counted(table),
@@ -50,9 +56,8 @@ def people(cohort: Cohort) -> Row:
     }
 
 
-def patients_found(cohort: Cohort) -> pd.DataFrame:
+def patients_found(cohort: Cohort, fate: pd.Series[str]) -> pd.DataFrame:
     """A row for each patient of whom any header could be read, with `left` and `hurt` (lost a series to a fault)."""
-    fate = fates(cohort, "patients")
     table = cohort.patients.set_index("patient_pid").reindex(fate.index)
     table[[*ATTRIBUTES]] = table[[*ATTRIBUTES]].fillna(UNKNOWN)
     table["n_volumes"] = table["n_volumes"].fillna(0).astype(int)
@@ -66,6 +71,8 @@ def patients_found(cohort: Cohort) -> pd.DataFrame:
 def groups(table: pd.DataFrame, attribute: str) -> list[Row]:
     """A row for each group, the known ones in order, "unknown" last; small ones say why they hold no numbers."""
     names = merged(table[attribute])
+    if len(table) < MINIMUM:  # the total is told, and would tell of a single group
+        names = names.where(names == UNKNOWN, RECORDED)
     sizes = {str(name): int(size) for name, size in names.value_counts().items()}
     reasons = hidden(sizes)
     rows = []

@@ -12,12 +12,14 @@ from medssl.archive.reasons import REASONS
 from medssl.atomic import write_json, write_text
 from medssl.manifest.cohort import Cohort, read_cohort
 from medssl.manifest.demographics import UNKNOWN
-from medssl.manifest.flow import BY_DESIGN, LEVELS, fates, flow, without_name
+from medssl.manifest.flow import BY_DESIGN, fates, flow, without_name
 from medssl.manifest.people import MINIMUM, SMALL, people, share
 from medssl.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from medssl.manifest.flow import Fates
 
 BINS = 16
 """Bars of a histogram, equally wide on a logarithmic axis."""
@@ -60,15 +62,15 @@ def write_summary(cohort: Path | str, *, thumbnails: int = 24, progress: Progres
 def summarise(cohort: Cohort, receipt: Row) -> Row:
     """What summary.json holds: counts, and words that the tables hold. No pseudonym of a person, no path, no date."""
     kept = cohort.volumes[cohort.volumes["status"] != "excluded"]
-    levels = flow(cohort)
+    found = fates(cohort)
     return {
         "volumes": len(kept),
         "bytes": int(cohort.instances["size"].sum()),
-        "flow": [asdict(level) for level in levels],
+        "flow": [asdict(level) for level in flow(found)],
         "without_series": without_name(cohort, "series"),
         "without_study": without_name(cohort, "studies"),
-        "reasons": _reasons(cohort),
-        "people": people(cohort),
+        "reasons": _reasons(cohort, found),
+        "people": people(cohort, found["patients"]),
         "modalities": _modalities(cohort.volumes),
         "scanners": _scanners(cohort.volumes),
         "labels": _labels(kept, cohort.labels),
@@ -77,9 +79,9 @@ def summarise(cohort: Cohort, receipt: Row) -> Row:
     }
 
 
-def _reasons(cohort: Cohort) -> list[Row]:
+def _reasons(cohort: Cohort, found: Fates) -> list[Row]:
     """Every reason there is, the commonest first, with what to do, how much left by it and how much stayed in spite."""
-    left = {level: counted(fates(cohort, level)) for level in LEVELS}
+    left = {level: counted(reasons) for level, reasons in found.items()}
     warned = counted(cohort.volumes.loc[cohort.volumes["status"] == "warn", "reason"])
     codes = sorted({code for counts in (*left.values(), warned) for code in counts} - {""})
     rows = [
@@ -145,11 +147,11 @@ def histogram(values: Sequence[float], total: int) -> Row:
 
 def _scanners(volumes: pd.DataFrame) -> list[Row]:
     """Volumes that stayed and volumes or series that left, by scanner and modality."""
-    rows = [
-        {"modality": str(modality), "scanner": str(scanner), "volumes": int((part["status"] != "excluded").sum()),
-         "left_out": int((part["status"] == "excluded").sum())}
-        for (modality, scanner), part in volumes.groupby(["modality", "scanner"])
-    ]  # fmt: skip
+    rows: list[Row] = []
+    for (modality, scanner), part in volumes.groupby(["modality", "scanner"]):
+        stayed = int((part["status"] != "excluded").sum())
+        left = len(part) - stayed
+        rows.append({"modality": str(modality), "scanner": str(scanner), "volumes": stayed, "left_out": left})
     rows.sort(key=lambda row: (-row["volumes"], -row["left_out"], row["modality"], row["scanner"]))
     if len(rest := rows[MOST_ROWS:]) < 2:
         return rows

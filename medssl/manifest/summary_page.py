@@ -37,7 +37,7 @@ def render(content: Row, thumbnails: Sequence[Thumbnail]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"tame": tame, "number": number, "percent": percent, "short": short}
+    environment.filters |= {"tame": tame, "number": number, "percent": percent, "short": short, "many": many}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         c=content, findings=findings(content), diagram=diagram(content["flow"]), axes=_axes(content["people"]),
@@ -134,6 +134,11 @@ def tame(text: object, longest: int = LONGEST_LABEL) -> str:
 def number(count: int) -> str:
     """A count with a comma between thousands."""
     return f"{count:,}"
+
+
+def many(count: int, noun: str) -> str:
+    """A count and its noun, in the plural unless it is 1."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def short(value: float) -> str:

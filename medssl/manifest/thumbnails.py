@@ -60,7 +60,9 @@ def draw(cohort: Path, volumes: pd.DataFrame, count: int, progress: Progress) ->
     """Thumbnails of at most `count` kept volumes, taken in turn from every modality, role and scanner."""
     import pandas as pd
 
-    rows = chosen(volumes, count).to_dict("records")
+    rows: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items()} for row in chosen(volumes, count).to_dict("records")
+    ]
     if not rows:
         return []
     sources = pd.read_parquet(cohort / "phi" / "sources.parquet")
@@ -79,11 +81,12 @@ def draw(cohort: Path, volumes: pd.DataFrame, count: int, progress: Progress) ->
 
 
 def chosen(volumes: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Kept volumes for a picture: the first of each modality, then the next, each time of another role or scanner."""
-    kept = volumes[volumes["status"] != "excluded"].sort_values("volume_id")
-    kept = kept.assign(turn=kept.groupby(["modality", "role", "scanner"]).cumcount())
-    kept = kept.sort_values(["modality", "turn", "role", "scanner"])
-    kept = kept.assign(turn=kept.groupby("modality").cumcount()).sort_values(["turn", "modality"])
+    """Kept volumes for a picture: of each modality in turn, of its roles in turn, of their scanners in turn."""
+    kept = volumes[volumes["status"] != "excluded"].sort_values(["modality", "role", "scanner", "volume_id"])
+    kept = kept.assign(turn=0)
+    for within in ["modality", "role", "scanner"], ["modality", "role"], ["modality"]:
+        kept = kept.assign(turn=kept.groupby(within).cumcount())
+        kept = kept.sort_values(["turn", "modality", "role", "scanner"])
     return kept.head(count).sort_values(["modality", "role", "scanner", "volume_id"])
 
 
@@ -203,7 +206,7 @@ def _grey(values: np.ndarray, valid: np.ndarray | None, volume: Volume) -> np.nd
     real = np.isfinite(values) if valid is None else np.isfinite(values) & valid
     if volume.modality == "CT":
         low, high = CT_WINDOW
-    elif volume.voxels.dtype == np.uint8:
+    elif volume.voxels.dtype == np.uint8 and volume.modality != "MR":
         low, high = 0.0, 255.0
     else:
         low, high = (float(np.percentile(values[real], q)) for q in PERCENTILES) if real.any() else (0.0, 0.0)
