@@ -1,4 +1,4 @@
-"""What is in a cohort, counted from its tables: summary.json and summary.html, written from the same content."""
+"""What is in a cohort, counted from its tables: summary.html, summary.json and summary/*.csv hold the same numbers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ Row = dict[str, Any]
 
 
 def write_summary(cohort: Path | str, *, thumbnails: int = 24, progress: Progress = silent) -> Path:
-    """The path of summary.html in the cohort's folder, written beside summary.json.
+    """The path of summary.html in the cohort's folder, written beside summary.json and the tables in summary/.
 
     Equal cohorts give equal bytes. `thumbnails` (0: none) is how many volumes are drawn; their sources are opened, all
     else comes from the tables. A volume that cannot be read is shown as its reason. Raises UserError for no cohort.
     """
     from medssl.manifest.summary_page import render
+    from medssl.manifest.summary_tables import write_tables
     from medssl.manifest.thumbnails import draw
 
     folder = Path(cohort)
@@ -55,12 +56,13 @@ def write_summary(cohort: Path | str, *, thumbnails: int = 24, progress: Progres
     content = summarise(tables, _receipt(folder))
     pictures = draw(folder, tables.volumes, thumbnails, progress)
     write_json(folder / "summary.json", content)
+    write_tables(content, folder / "summary")
     write_text(folder / "summary.html", render(content, pictures))
     return folder / "summary.html"
 
 
 def summarise(cohort: Cohort, receipt: Row) -> Row:
-    """What summary.json holds: counts, and words that the tables hold. No pseudonym of a person, no path, no date."""
+    """What summary.json holds: counts, and words that the tables hold. No path, no date, no id of an image."""
     kept = cohort.volumes[cohort.volumes["status"] != "excluded"]
     found = fates(cohort)
     return {

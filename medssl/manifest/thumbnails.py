@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import select
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def _answers(requests: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as process:
             try:
+                _wait_until_ready(process)
                 while waiting:
                     answer = _ask(process, waiting.pop(0))
                     yield answer
@@ -117,11 +119,16 @@ def _answers(requests: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
                 process.kill()
 
 
+def _wait_until_ready(process: subprocess.Popen[bytes]) -> None:
+    """Nothing, once the process has loaded its libraries: on a busy machine that may take longer than a picture may."""
+    assert process.stdout is not None
+    process.stdout.readline()
+
+
 def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> dict[str, str]:
     assert process.stdin is not None and process.stdout is not None
     try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
+        os.write(process.stdin.fileno(), json.dumps(request).encode() + b"\n")
     except BrokenPipeError:
         return {"reason": "DECODER_CRASH"}
     # An answer is one line, written at once: when its first byte is there, so is the rest very soon.
@@ -233,7 +240,6 @@ def png(grey: np.ndarray, millimetres: tuple[float, float]) -> bytes:
 
 def main() -> None:
     """Nothing; answers each line of standard input with a line on standard output."""
-    import os
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -241,6 +247,13 @@ def main() -> None:
     # Libraries print to standard output too; only answers may go where answers are read.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    import PIL.Image  # noqa: F401
+    import pydicom  # noqa: F401
+
+    import medssl.archive.files  # noqa: F401
+
+    answers.write(b"ready\n")
+    answers.flush()
     for line in sys.stdin:
         answers.write(json.dumps(picture(json.loads(line))).encode() + b"\n")
         answers.flush()
