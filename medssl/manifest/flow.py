@@ -66,17 +66,16 @@ def _fate(cohort: Cohort, pid: str) -> pd.Series[str]:
 
 
 def _parts(cohort: Cohort, pid: str) -> pd.DataFrame:
-    """The volumes, and the files of which no volume was made, with the thing (`unit`) that each is a part of."""
+    """The files that name a thing (`unit`) of this level, and the volumes; of those without a name their files too."""
     import pandas as pd
 
-    volumes, files = cohort.volumes, cohort.instances
-    own = volumes[pid].where(volumes[pid] != "", "volume " + volumes["volume_id"])
-    alone = files[(files[pid] != "") & ~files[pid].isin(volumes[pid])]
-    columns = {"unit": [own, alone[pid]], "status": [volumes["status"], alone["status"]]}
-    columns |= {"reason": [volumes["reason"], alone["reason"]]}
-    rows = pd.DataFrame({name: pd.concat(parts, ignore_index=True) for name, parts in columns.items()})
-    counts = [*volumes["n_sources"], *[1] * len(alone)]
-    return rows.assign(stayed=rows["status"] != "excluded", files=counts)
+    volumes, files = cohort.volumes, cohort.instances[cohort.instances[pid] != ""]
+    named = volumes[pid] != ""
+    units = [files[pid], volumes[pid].where(named, "volume " + volumes["volume_id"])]
+    rows = pd.concat([files[["status", "reason"]], volumes[["status", "reason"]]], ignore_index=True)
+    # A volume tells whether its thing stays; the files of a thing with a name were counted before.
+    counts = [*[1] * len(files), *volumes["n_sources"].where(~named, 0)]
+    return rows.assign(unit=pd.concat(units, ignore_index=True), stayed=rows["status"] != "excluded", files=counts)
 
 
 def without_name(cohort: Cohort, level: str) -> int:

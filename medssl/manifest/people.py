@@ -98,7 +98,7 @@ def hidden(sizes: Mapping[str, int], minimum: int = MINIMUM) -> dict[str, str]:
     """The groups that are not shown, and why: small ones, and the smallest others until nothing small is left over."""
     reasons = {name: SMALL for name, size in sizes.items() if size < minimum and name != UNKNOWN}
     others = sorted((name for name in sizes if name not in reasons), key=lambda name: (sizes[name], name))
-    while reasons and others and (len(reasons) < 2 or sum(sizes[name] for name in reasons) < minimum):
+    while reasons and others and sum(sizes[name] for name in reasons) < minimum:
         reasons[others.pop(0)] = COMPLEMENT
     return reasons
 

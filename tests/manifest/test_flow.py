@@ -127,6 +127,20 @@ def test_real_files_flow_as_they_were_made(series, scan, tmp_path):
     assert without_name(cohort, "studies") == without_name(cohort, "series") == 2
 
 
+def test_a_file_of_which_one_volume_was_made_and_one_was_not_keeps_its_series():
+    cohort = cohort_of([("A", "1", "x", "BAD_GEOMETRY")])
+    kept = cohort.volumes.assign(volume_id="other", status="ok", reason="")
+    cohort = Cohort(cohort.instances, pd.concat([cohort.volumes, kept]), **NONE)
+    assert [level.stayed for level in flow(fates(cohort))] == [0, 1, 1, 1]
+
+
+def test_files_refused_on_their_own_weigh_as_much_as_those_refused_with_their_series():
+    cohort = cohort_of([("A", "1", "x", "MISSING_SLICE")] * 2)
+    lost = cohort.instances.iloc[[0, 0, 0]].assign(instance_pid=["j1", "j2", "j3"], reason="PIXELDATA_TRUNCATED")
+    cohort = Cohort(pd.concat([cohort.instances, lost]), cohort.volumes, **NONE)
+    assert [level.left for level in flow(fates(cohort))[1:]] == [{"PIXELDATA_TRUNCATED": 1}] * 3
+
+
 def test_an_empty_cohort_has_four_empty_levels():
     levels = flow(fates(cohort_of([])))
     assert [(level.entered, level.stayed, level.left) for level in levels] == [(0, 0, {})] * 4
