@@ -22,7 +22,7 @@ LEVELS = {"files": "instance_pid", "series": "series_pid", "studies": "study_pid
 
 BY_DESIGN = {
     "COLOR_IMAGE", "DERIVED_OR_SC", "DUP_INSTANCE", "EMPTY_FILE", "LOCALIZER_OR_TOO_FEW", "NON_IMAGE_SOP",
-    "NOT_AN_ARCHIVE_FILE", "OCT_NON_RASTER", "UNSUPPORTED_SOP",
+    "NOT_AN_ARCHIVE_FILE", "NO_PIXELS", "OCT_NON_RASTER", "UNSUPPORTED_SOP",
 }  # fmt: skip
 """Reasons that say what is not wanted; every other one says that something is wrong or unclear and may be mended."""
 
