@@ -1,16 +1,18 @@
 """The `medssl` command: each room's work from a shell, with progress, clear errors and exit codes a scheduler can act on.
 
 Exit codes: 0 done; 2 something given is wrong (the message says what and how to mend it); 3 done, but nothing usable
-came out; 5 damaged data; 74 the disk is full or failing; 130 interrupted. Rooms are imported by the command that
-enters them, so that `--help` answers at once.
+came out; 4 somebody is on both sides of a split; 5 damaged data; 74 the disk is full or failing; 130 interrupted. Rooms
+are imported by the command that enters them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +20,12 @@ import typer
 
 from medssl.errors import UserError
 from medssl.progress import shown
+from medssl.units import Engine, Work, share_from
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BAD_INPUT, NOTHING_USABLE, DAMAGED, DISK, INTERRUPTED = 2, 3, 5, 74, 130
+BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, DISK, INTERRUPTED = 2, 3, 4, 5, 74, 130
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 app = typer.Typer(
@@ -38,7 +41,17 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result g
 Changes = Annotated[
     list[str], typer.Option("--set", help="Change one setting of the recipe: section.key=value. Repeatable.")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that read files; 0: none, a file that crashes a decoder ends the run.")
+]
+Where = Annotated[Engine, typer.Option(help="Processes of this machine, or of a Ray cluster.")]
+Address = Annotated[str, typer.Option(help="Of the Ray cluster; without it, a local one is started.")]
+MemoryGb = Annotated[float, typer.Option(help="Memory that one process may take.")]
+Seconds = Annotated[float, typer.Option(help="How long one file (index) or volume (prepare) may take.")]
+Shard = Annotated[
+    str, typer.Option(help="i/n: only the i-th of n shares, e.g. of a job array; run without it when all are done.")
+]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Recipe = Annotated[Path, typer.Argument(help="A recipe, e.g. pipelines/hippocampus.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="The store made by medssl prepare.")]
 RunOption = Annotated[Path, typer.Option("--run", help="The run's folder; an unfinished run there goes on.")]
@@ -71,23 +84,31 @@ def index(
     card: Annotated[Path | None, typer.Option(help="A data card: which files, which table, which labels.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="32 secret bytes for pseudonyms; made if absent.")] = None,
     strict_table: Annotated[bool, typer.Option(help="Fail when the clinical table names unknown ids.")] = False,
-    workers: Workers = 1,
+    workers: Workers = CORES,
+    shard: Shard = "",
+    engine: Where = "process",
+    address: Address = "",
+    memory_gb: MemoryGb = Work.memory_gb,
+    seconds: Seconds = Work.seconds,
 ) -> None:
     """Read the headers of an archive into a manifest (Parquet), with a reason for everything left out.
+
+    Again after new files arrived or a kill, it reads only what it has not read yet.
 
     Example: medssl index /data/pacs_export -o cohorts/pacs --workers 8
     """
     from medssl.manifest import index as make_index
-    from medssl.manifest import read_card
+    from medssl.manifest import read_card, read_share
 
+    work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
+    mapping = read_card(card) if card else None
+    if shard:
+        share = share_from(shard)
+        count = read_share(archive, output, share, card=mapping, work=work, progress=shown)
+        say(f"share {shard}: {count} files read; when all shares are, run medssl index without --shard")
+        return
     receipt = make_index(
-        archive,
-        output,
-        card=read_card(card) if card else None,
-        key_file=key_file,
-        workers=workers,
-        strict_table=strict_table,
-        progress=shown,
+        archive, output, card=mapping, key_file=key_file, strict_table=strict_table, work=work, progress=shown
     )
     say(str(receipt))
     if not receipt.volumes:
@@ -99,13 +120,14 @@ def summary(
     cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
     thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
 ) -> None:
-    """Show what is in a cohort, what was lost and why: summary.html and summary.json in its folder.
+    """Show what is in a cohort, what was lost and why: summary.html, summary.json and summary/*.csv in its folder.
 
     Example: medssl summary cohorts/pacs --no-thumbnails
     """
-    from medssl.manifest.summary import write_summary
+    from medssl.manifest import write_summary
 
-    say(f"summary in {write_summary(cohort, thumbnails=24 if thumbnails else 0, progress=shown)}")
+    page = write_summary(cohort, thumbnails=24 if thumbnails else 0, work=Work(workers=1), progress=shown)
+    say(f"summary in {page}")
 
 
 @app.command()
@@ -114,23 +136,58 @@ def prepare(
     output: Output,
     recipe: Annotated[Path | None, typer.Option(help="A recipe whose prepare section says how.")] = None,
     set_: Changes = [],  # noqa: B006
-    workers: Workers = 1,
+    workers: Workers = CORES,
+    shard: Shard = "",
+    engine: Where = "process",
+    address: Address = "",
+    memory_gb: MemoryGb = Work.memory_gb,
+    seconds: Seconds = Work.seconds,
 ) -> None:
     """Reorient, resample and normalise a cohort's volumes into a store. Volumes already there are kept.
 
     Example: medssl prepare cohorts/hippocampus -o stores/hippocampus --recipe pipelines/hippocampus.yaml
     """
     from medssl.recipe import make, read_recipe
-    from medssl.store import Preparation
+    from medssl.store import Preparation, prepare_share
     from medssl.store import prepare as make_store
 
-    section = read_recipe(recipe, set_).get("prepare", {}) if recipe else {}
-    receipt = make_store(
-        cohort, output, settings=make(Preparation, section, "prepare"), workers=workers, progress=shown
-    )
+    work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
+    settings = make(Preparation, read_recipe(recipe, set_).get("prepare", {}) if recipe else {}, "prepare")
+    if shard:
+        count = prepare_share(cohort, output, share_from(shard), settings=settings, work=work, progress=shown)
+        say(f"share {shard}: {count} volumes tried; when all shares are, run medssl prepare without --shard")
+        return
+    receipt = make_store(cohort, output, settings=settings, work=work, progress=shown)
     say(str(receipt))
     if not receipt.prepared:
         raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A cohort or a store.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another: nobody learned from in PATH may be judged on in it.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all findings as JSON.")] = None,
+) -> None:
+    """Check every byte and row, and that no patient, study, copy or near-copy is on both sides of a split.
+
+    Exit code 4 for a leak, 5 for damage.
+
+    Example: medssl verify stores/pretraining --against stores/prostate
+    """
+    from medssl.atomic import write_json
+    from medssl.store import verify as check
+
+    verdict = check(path, against=against, progress=shown)
+    if output:
+        write_json(output, asdict(verdict))
+    say(str(verdict))
+    if verdict.leaks:
+        raise typer.Exit(LEAKING)
+    if verdict.damage or verdict.faults:
+        raise typer.Exit(DAMAGED)
 
 
 @app.command()

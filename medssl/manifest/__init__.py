@@ -11,8 +11,18 @@ COHORT/phi/               the key of the pseudonyms and the paths of the files: 
 
 from medssl.manifest.card import Card, read_card
 from medssl.manifest.cohort import Cohort, read_cohort
-from medssl.manifest.index import index
+from medssl.manifest.index import index, read_share
 from medssl.manifest.receipt import Receipt, Unmatched
 from medssl.manifest.summary import write_summary
 
-__all__ = ["Card", "Cohort", "Receipt", "Unmatched", "index", "read_card", "read_cohort", "write_summary"]
+__all__ = [
+    "Card",
+    "Cohort",
+    "Receipt",
+    "Unmatched",
+    "index",
+    "read_card",
+    "read_cohort",
+    "read_share",
+    "write_summary",
+]

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from medssl.errors import UserError
 from medssl.manifest.tables import PATIENTS, VOLUMES
@@ -35,7 +36,8 @@ class Card:
     with one row for each `key`, `columns` our name -> its column, `labels` our name -> a rule (see labels.py). `patient`
     is a regular expression with one group, searched in the stem of files that nothing else assigns to a patient. `masks`
     names the label map of a volume by {stem}, {name} or {series_uid}; `structures` names the numbers in it. `age_bands`
-    are the first ages of the second, third... band.
+    are the first ages of the second, third... band. `identify_by` "uid" spares an archive too large to be read twice: DICOM
+    files count as equal when their instance UIDs are, nothing is read but headers, and no checksum is known of them.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Card:
     splits: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.1, "test": 0.3})
     split_seed: str = "0"
     age_bands: tuple[int, ...] = (40, 60, 75)
+    identify_by: Literal["content", "uid"] = "content"
 
     def __post_init__(self) -> None:
         fault = _fault_of_table(self) or _fault_of_files(self) or _fault_of_numbers(self)

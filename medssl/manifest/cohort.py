@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.errors import UserError
+from medssl.manifest.tables import RECEIPT, checksum
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,7 @@ class Cohort:
 
 
 def read_cohort(path: Path | str) -> Cohort:
-    """The cohort in a folder. Raises UserError when it holds none."""
+    """The cohort in a folder. Raises UserError when it holds none, or tables that do not belong together."""
     import pandas as pd
 
     path = Path(path)
@@ -31,4 +33,18 @@ def read_cohort(path: Path | str) -> Cohort:
     for name in names:
         if not (path / f"{name}.parquet").is_file():
             raise UserError(f"{path}: no cohort here ({name}.parquet is missing); make one with medssl index")
+    _check_whole(path)
     return Cohort(*(pd.read_parquet(path / f"{name}.parquet") for name in names))
+
+
+def _check_whole(path: Path) -> None:
+    """Nothing; UserError when a table is not the one that the receipt was written with (a run killed at its very end)."""
+    try:
+        tables = json.loads((path / RECEIPT).read_text(encoding="utf-8"))["tables"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: no cohort here ({RECEIPT} is missing or damaged); run medssl index again") from None
+    for name, told in tables.items():
+        if not (path / name).is_file() or checksum(path / name) != told:
+            raise UserError(
+                f"{path}: {name} is damaged or of another run; run medssl index again, it reads nothing twice"
+            )

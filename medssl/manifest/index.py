@@ -10,18 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.archive.headers import Header
-from medssl.atomic import write_json
+from medssl.atomic import sweep, write_json
 from medssl.errors import UserError
+from medssl.lock import writing
 from medssl.manifest.card import Card
 from medssl.manifest.clinical import Clinical, read_clinical
 from medssl.manifest.identity import known_by_study, quarantined, with_ids, with_patient
+from medssl.manifest.journal import journal
 from medssl.manifest.pseudonyms import is_shared, pseudonym, read_key
-from medssl.manifest.reading import image_files, mask_files, read_all, stem
+from medssl.manifest.reading import image_files, listing, mask_files, read_missing, share_of, stem
 from medssl.manifest.receipt import Receipt, described, unmatched, versions
-from medssl.manifest.rows import File, instance_row, label_rows, patient_rows, volume_row
+from medssl.manifest.rows import File, instance_row, label_rows, patient_rows, relative_name, volume_row
 from medssl.manifest.splits import split_of
-from medssl.manifest.tables import FILES, INSTANCES, LABELS, PATIENTS, SOURCES, VOLUMES, replacing_all, write_table
+from medssl.manifest.tables import (
+    FILES,
+    INSTANCES,
+    LABELS,
+    PATIENTS,
+    RECEIPT,
+    SOURCES,
+    VOLUMES,
+    checksum,
+    replacing_all,
+    write_table,
+)
 from medssl.progress import Progress, silent
+from medssl.units import HERE, Work
 
 if TYPE_CHECKING:
     from medssl.archive.series import Stack
@@ -38,35 +52,69 @@ def index(
     *,
     card: Card | None = None,
     key_file: Path | None = None,
-    workers: int = 1,
     strict_table: bool = False,
+    work: Work = HERE,
     progress: Progress = silent,
 ) -> Receipt:
-    """What was found; `cohort` holds the manifest. The same archive, card and key give the same bytes.
+    """What was found; `cohort` holds the manifest. The same archive, card and key give the same bytes, however often a
+    run was stopped and whoever read the headers; only files that are new or changed since are read.
 
     Raises UserError for an archive without files, a table that cannot be read and, with `strict_table`, for rows of the
     table that are about nothing in the archive. On any error `cohort` holds what it held before.
     """
-    from medssl.archive.series import assemble  # brings numpy, which nobody needs who only asks for --help
-
     archive, cohort, card = Path(archive), Path(cohort), card or Card(name="archive")
     _check_place(archive, cohort)
-    paths = image_files(archive, card, cohort)
-    table = read_clinical(card, archive)
-    files = list(progress(read_all(paths, workers), "reading headers", len(paths)))
+    listed = listing(archive, image_files(archive, card, cohort))
+    table, key_path = read_clinical(card, archive), key_file or cohort / "phi" / "key"
+    if key_path.exists():
+        read_key(key_path)  # a wrong one is better known before hours of reading than after
+    with writing(cohort, "medssl index"):
+        _private(cohort)
+        for place in cohort, cohort / "phi", journal(cohort, card).folder:
+            sweep(place)
+        known = read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
+        found = _found(archive, card, table, [known[entry] for entry in listed], strict_table)
+        return _write(cohort, key_path, found)
+
+
+def read_share(
+    archive: Path | str,
+    cohort: Path | str,
+    share: tuple[int, int],
+    *,
+    card: Card | None = None,
+    work: Work = HERE,
+    progress: Progress = silent,
+) -> int:
+    """How many files are share (i, n) of the archive's: their headers are in the cohort's journal now.
+
+    Each of n machines reads its share into the same `cohort` folder, at the same time or not; `index` then finds all
+    headers read. A share that was stopped is started again. Raises UserError as `index` does.
+    """
+    archive, cohort, card = Path(archive), Path(cohort), card or Card(name="archive")
+    _check_place(archive, cohort)
+    listed = share_of(listing(archive, image_files(archive, card, cohort)), share)
+    with writing(cohort, "medssl index", share=True):
+        _private(cohort)
+        read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
+    return len(listed)
+
+
+def _found(archive: Path, card: Card, table: Clinical, files: list[File], strict_table: bool) -> _Found:
+    from medssl.archive.series import assemble  # brings numpy, which nobody needs who only asks for --help
+
     files = [with_patient(file, card, table, archive) for file in files]
     stacks = quarantined(assemble([file.header for file in files if file.header is not None]))
     named = with_ids(stacks, files)
     told = {name: table.row_of_any(stack.headers, archive) for name, stack in named}
-    table.see_files(file.path.relative_to(archive).as_posix() for file in files)
+    table.see_files(relative_name(file.path, archive) for file in files)
     if strict_table and (unused := table.unused()):
         raise UserError(
             f"{archive / card.table}: row {table.places[unused[0]]} is about nothing in the archive "
             f"({len(unused)} such rows); remove it, or index without --strict-table"
         )
     masks = mask_files(archive, card)
-    found = _Found(archive=archive, card=card, files=files, stacks=named, told=told, table=table, masks=masks)
-    return _write(cohort, key_file or cohort / "phi" / "key", found)
+    return _Found(archive=archive, card=card, files=files, stacks=named, told=told, table=table, masks=masks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +137,12 @@ def _check_place(archive: Path, cohort: Path) -> None:
         raise UserError(f"{cohort}: is the archive itself; give another folder for the cohort")
 
 
+def _private(cohort: Path) -> None:
+    """Nothing; the cohort has its folder for what identifies patients, closed to others."""
+    (cohort / "phi").mkdir(exist_ok=True)
+    (cohort / "phi").chmod(0o700)
+
+
 def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
     key = read_key(key_path)
     volumes, labels, sources = _volumes(found, key)
@@ -101,7 +155,7 @@ def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
     paths += [_lonely_row(name, key) for name in lonely]
     receipt = _receipt(found, key, is_shared(key_path), (volumes, people, labels, lonely))
     facts = {"card": _digest(found.card), "key": pseudonym(key, "fingerprint", "key")[:8], "versions": versions()}
-    tables: list[tuple[str, dict[str, str], Rows]] = [
+    content: list[tuple[str, dict[str, str], Rows]] = [
         ("instances", INSTANCES, _sorted(instances, "instance_pid")),
         ("volumes", VOLUMES, _sorted(volumes, "volume_id")),
         ("patients", PATIENTS, people),
@@ -109,16 +163,15 @@ def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
         ("phi/sources", SOURCES, _sorted(sources, "volume_id", "order")),
         ("phi/files", FILES, _sorted(paths, "path")),
     ]
-    (cohort / "phi").mkdir(parents=True, exist_ok=True)
-    (cohort / "phi").chmod(0o700)
     with replacing_all(cohort) as part:
         part.chmod(0o700)
         (part / "phi").mkdir()
-        for name, columns, rows in tables:
+        for name, columns, rows in content:
             write_table(part / f"{name}.parquet", columns, rows)
         for path in (part / "phi").iterdir():
             path.chmod(0o600)
-        write_json(part / "receipt.json", {**asdict(receipt), **facts})
+        tables = {f"{name}.parquet": checksum(part / f"{name}.parquet") for name, *_ in content}
+        write_json(part / RECEIPT, {**asdict(receipt), **facts, "tables": tables})
     return receipt
 
 
@@ -129,6 +182,7 @@ def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
     labels: Rows = []
     sources: Rows = []
     place = str(found.archive.resolve())
+    checksums = {file.path: file.crc32c for file in found.files}
     for volume_id, stack in found.stacks:
         first, told = stack.headers[0], found.told[volume_id]
         mask = _mask(first, card, found.masks)
@@ -136,8 +190,10 @@ def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
         if stack.status != "excluded":
             labels += label_rows(volume_id, told, found.table.labels)
         for order, header in enumerate(stack.headers):
-            path = header.path.relative_to(found.archive).as_posix()
-            sources.append({"volume_id": volume_id, "order": order, "path": path, "mask_path": mask, "archive": place})
+            sources.append(
+                {"volume_id": volume_id, "order": order, "path": relative_name(header.path, found.archive),
+                 "crc32c": checksums[header.path], "mask_path": mask, "archive": place}
+            )  # fmt: skip
     return volumes, labels, sources
 
 
@@ -192,7 +248,7 @@ def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Ro
 
 
 def _path_row(instance: dict[str, Any], file: File, archive: Path) -> dict[str, Any]:
-    path = file.path.relative_to(archive).as_posix()
+    path = relative_name(file.path, archive)
     return {**{name: instance[name] for name in ("instance_pid", "status", "reason")}, "path": path}
 
 

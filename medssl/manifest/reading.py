@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medssl.archive.headers import find_files, read_header
 from medssl.archive.reasons import Refusal
 from medssl.errors import UserError
 from medssl.manifest.card import Card
+from medssl.manifest.journal import TRIED_AGAIN, Journal, Listed
 from medssl.manifest.rows import File
+from medssl.progress import Progress
+from medssl.units import Work, map_units
 
 BLOCK = 1 << 22
 """Bytes read at a time for the checksums."""
 
-CHUNK = 32
-"""Files that a process is given at a time."""
+UNIT = 256
+"""Most files that a process is given at a time: seconds of work, so that handing it over costs nothing."""
+
+SECONDS_EACH = 0.5
+"""What each file adds to the time limit of its unit: slow, but not hanging."""
+
+FAILING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""Errors of a disk or network, not of a file."""
 
 
 def image_files(archive: Path, card: Card, cohort: Path) -> list[Path]:
@@ -61,57 +71,144 @@ def stem(path: Path) -> str:
     return re.sub(r"(\.nii)?\.\w+$", "", path.name)
 
 
-def read_file(path: Path) -> File:
-    """A file's header, or the reason why it is left out, with its checksums. No error of one file stops the others."""
-    import google_crc32c
+def read_file(path: Path, *, checksums: bool = True) -> File:
+    """A file's header, or the reason why it is left out, with its checksums. No error of one file stops the others.
 
-    crc, digest, size = 0, hashlib.blake2b(digest_size=16), 0
-    header, reason = None, ""
+    Without `checksums` no more of a DICOM file is read than its header; its instance UID then stands for its content.
+    """
+    header, reason, size = None, "", 0
     try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                crc, size = google_crc32c.extend(crc, block), size + len(block)
-                digest.update(block)
+        size = path.stat().st_size
+        if not _is_text(path):
+            raise Refusal("FILE_NAME", "file")
         with warnings.catch_warnings():
             # Libraries quote paths and values of broken files, which may name a patient.
             warnings.simplefilter("ignore")
             header = read_header(path)
     except Refusal as refusal:
         reason = refusal.code
-    except Exception:  # a broken file breaks a parser in any way
-        reason = "UNREADABLE"
-    return File(path=path, size=size, crc32c=crc, digest=digest.hexdigest(), header=header, reason=reason)
+    except Exception as error:  # a broken file breaks a parser in any way
+        reason = "IO_ERROR" if isinstance(error, OSError) and error.errno in FAILING else "UNREADABLE"
+    if header and header.sop_uid and not checksums:
+        digest = hashlib.blake2b(header.sop_uid.encode(), digest_size=16).hexdigest()
+        return File(path=path, size=size, crc32c=None, digest=digest, header=header, reason="")
+    try:
+        crc32c, digest = _checksums(path)
+    except OSError as error:
+        code = "IO_ERROR" if error.errno in FAILING else "UNREADABLE"
+        return File(path=path, size=size, crc32c=None, digest="", header=None, reason=reason or code)
+    return File(path=path, size=size, crc32c=crc32c, digest=digest, header=header, reason=reason)
 
 
-Reader = Callable[[Path], File]
+def _is_text(path: Path) -> bool:
+    """Whether the bytes of a file's name are text, so that tables can hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def read_all(paths: Sequence[Path], workers: int, read: Reader = read_file) -> Iterator[File]:
-    """What `read` says of each file, in order. With several workers a file that kills its process is left out alone."""
-    if workers == 1:
-        yield from map(read, paths)
-        return
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    done = 0
-    while done < len(chunks):
-        rest = chunks[done:]
+def _checksums(path: Path) -> tuple[int, str]:
+    import google_crc32c
+
+    crc, digest = 0, hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            crc = google_crc32c.extend(crc, block)
+            digest.update(block)
+    return crc, digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A unit of work: files that one process reads, and the journal that it writes them to."""
+
+    archive: Path
+    listed: tuple[Listed, ...]
+    journal: Journal
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A unit of work that was ended from outside, and why."""
+
+    reading: Reading
+    code: str
+
+
+def listing(archive: Path, paths: Sequence[Path]) -> list[Listed]:
+    """Each file with its size and time of change, in order; -1 for both when it is no longer there."""
+    found = []
+    for path in paths:
         try:
-            with ProcessPoolExecutor(min(workers, len(rest)), mp_context=get_context("spawn")) as pool:
-                for files in pool.map(_read_chunk, rest, [read] * len(rest)):
-                    yield from files
-                    done += 1
-        except BrokenProcessPool:  # one process died and all waiting chunks with it: the first goes file by file
-            yield from (_read_alone(path, read) for path in chunks[done])
-            done += 1
+            told = path.stat()
+            size, mtime_ns = told.st_size, told.st_mtime_ns
+        except OSError:
+            size, mtime_ns = -1, -1
+        found.append((path.relative_to(archive).as_posix(), size, mtime_ns))
+    return found
 
 
-def _read_chunk(paths: Sequence[Path], read: Reader) -> list[File]:
-    return [read(path) for path in paths]
+def share_of(listed: Sequence[Listed], share: tuple[int, int]) -> list[Listed]:
+    """The files that machine i of n has to read, by their names alone. (1, 1): all of them."""
+    number, among = share
+    return [entry for entry in listed if zlib.crc32(os.fsencode(entry[0])) % among == number - 1]
 
 
-def _read_alone(path: Path, read: Reader) -> File:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(read, path).result()
-        except BrokenProcessPool:
-            return File(path=path, size=path.stat().st_size, crc32c=0, digest="", header=None, reason="UNREADABLE")
+def read_missing(
+    archive: Path, listed: Sequence[Listed], parts: Journal, *, work: Work, progress: Progress
+) -> dict[Listed, File]:
+    """What the journal says once all listed files are in it. Only those that are not there yet are read.
+
+    A file that ends its process, hangs or needs too much memory is found by halving the unit that it is in.
+    """
+    known = parts.known(archive)
+    missing = [entry for entry in listed if entry not in known or known[entry].reason in TRIED_AGAIN]
+    if not missing:
+        return known
+    size = max(1, min(UNIT, len(missing) // (4 * max(1, work.workers))))
+    units = [
+        Reading(archive=archive, listed=tuple(missing[start : start + size]), journal=parts)
+        for start in range(0, len(missing), size)
+    ]
+    there = len(listed) - len(missing)
+    for _ in progress(_read(units, work), "reading headers", len(listed), there):
+        pass
+    return parts.known(archive)
+
+
+def _read(units: list[Reading], work: Work) -> Iterator[None]:
+    """Nothing, once for each file that is in the journal now."""
+
+    def seconds(unit: Reading) -> float:
+        return work.seconds + SECONDS_EACH * len(unit.listed)
+
+    while units:
+        again: list[Reading] = []
+        for told in map_units(read_unit, units, work, failed=Ended, seconds=seconds):
+            if isinstance(told, int):
+                yield from (None for _ in range(told))
+            elif len(told.reading.listed) > 1:
+                middle = len(told.reading.listed) // 2
+                halves = told.reading.listed[:middle], told.reading.listed[middle:]
+                again += [replace(told.reading, listed=half) for half in halves]
+            else:
+                _give_up(told)
+                yield None
+        units = again
+
+
+def read_unit(unit: Reading) -> int | Ended:
+    """How many files were read: the journal has a part with them."""
+    files = [read_file(unit.archive / name, checksums=unit.journal.checksums) for name, _, _ in unit.listed]
+    unit.journal.write(unit.listed, files)
+    return len(files)
+
+
+def _give_up(ended: Ended) -> None:
+    """Nothing; the journal has a part that says why its one file could not be read."""
+    (listed,) = ended.reading.listed
+    path, size = ended.reading.archive / listed[0], max(0, listed[1])
+    file = File(path=path, size=size, crc32c=None, digest="", header=None, reason=ended.code)
+    ended.reading.journal.write([listed], [file])

@@ -37,21 +37,26 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file as it was read: its checksums and its header, or the reason why it has none."""
+    """A file as it was read: its checksums (None: not asked for, or not to be had) and its header, or why it has none."""
 
     path: Path
     size: int
-    crc32c: int
+    crc32c: int | None
     digest: str
     header: Header | None
     reason: str
+
+
+def relative_name(path: Path, archive: Path) -> str:
+    """A file's path below the archive as text; bytes that are not text (UTF-8) are written as escapes."""
+    return path.relative_to(archive).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def instance_row(file: File, key: bytes, series_reason: str, archive: Path) -> Row:
     """The row of a file; its own reason, or that of the series it belongs to."""
     header, reason = file.header, file.reason or series_reason
     return {
-        "instance_pid": pseudonym(key, "instance", file.path.relative_to(archive).as_posix()),
+        "instance_pid": pseudonym(key, "instance", relative_name(file.path, archive)),
         "series_pid": pseudonym(key, "series", header.series_uid) if header else "",
         "study_pid": pseudonym(key, "study", header.study_uid) if header else "",
         "patient_pid": pseudonym(key, "patient", header.patient_id) if header else "",
@@ -74,6 +79,7 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "volume_id": volume_id,
         "series_pid": pseudonym(key, "series", first.series_uid),
         "study_pid": pseudonym(key, "study", first.study_uid),
+        "frame_pid": pseudonym(key, "frame", first.frame_of_reference),
         "patient_pid": pseudonym(key, "patient", first.patient_id),
         "split": "excluded" if left_out else split,
         "modality": stack.modality,

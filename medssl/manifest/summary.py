@@ -14,7 +14,9 @@ from medssl.manifest.cohort import Cohort, read_cohort
 from medssl.manifest.demographics import UNKNOWN
 from medssl.manifest.flow import BY_DESIGN, fates, flow, without_name
 from medssl.manifest.people import MINIMUM, SMALL, people, share
+from medssl.manifest.tables import RECEIPT
 from medssl.progress import Progress, silent
+from medssl.units import HERE, Work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +43,7 @@ ALWAYS = {"body_part", "source_kind", "spacing_source"}
 Row = dict[str, Any]
 
 
-def write_summary(cohort: Path | str, *, thumbnails: int = 24, progress: Progress = silent) -> Path:
+def write_summary(cohort: Path | str, *, thumbnails: int = 24, work: Work = HERE, progress: Progress = silent) -> Path:
     """The path of summary.html in the cohort's folder, written beside summary.json and the tables in summary/.
 
     Equal cohorts give equal bytes. `thumbnails` (0: none) is how many volumes are drawn; their sources are opened, all
@@ -53,8 +55,8 @@ def write_summary(cohort: Path | str, *, thumbnails: int = 24, progress: Progres
 
     folder = Path(cohort)
     tables = read_cohort(folder)
-    content = summarise(tables, _receipt(folder))
-    pictures = draw(folder, tables.volumes, thumbnails, progress)
+    content = summarise(tables, json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
+    pictures = draw(folder, tables.volumes, thumbnails, work, progress)
     write_json(folder / "summary.json", content)
     write_tables(content, folder / "summary")
     write_text(folder / "summary.html", render(content, pictures))
@@ -208,13 +210,6 @@ def listed(values: Iterable[object]) -> list[tuple[str, int]]:
     if len(rest := rows[MOST_ROWS:]) < 2:
         return rows
     return [*rows[:MOST_ROWS], (f"{len(rest)} others", sum(count for _, count in rest))]
-
-
-def _receipt(folder: Path) -> Row:
-    try:
-        return json.loads((folder / "receipt.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
 
 
 def _told(receipt: Row) -> Row:

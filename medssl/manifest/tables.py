@@ -15,12 +15,12 @@ INSTANCES = {
     "reason": "string",
 }  # fmt: skip
 VOLUMES = {
-    "volume_id": "string", "series_pid": "string", "study_pid": "string", "patient_pid": "string", "split": "string",
-    "modality": "string", "role": "string", "site": "string", "scanner": "string", "body_part": "string",
-    "laterality": "string", "view_position": "string", "shape": "list<int64>", "spacing": "list<float64>",
-    "affine": "list<float64>", "orientation": "string", "spacing_source": "string", "n_sources": "int64",
-    "source_kind": "string", "age_years": "float64", "has_mask": "bool", "split_by": "string", "status": "string",
-    "reason": "string",
+    "volume_id": "string", "series_pid": "string", "study_pid": "string", "frame_pid": "string",
+    "patient_pid": "string", "split": "string", "modality": "string", "role": "string", "site": "string",
+    "scanner": "string", "body_part": "string", "laterality": "string", "view_position": "string",
+    "shape": "list<int64>", "spacing": "list<float64>", "affine": "list<float64>", "orientation": "string",
+    "spacing_source": "string", "n_sources": "int64", "source_kind": "string", "age_years": "float64",
+    "has_mask": "bool", "split_by": "string", "status": "string", "reason": "string",
 }  # fmt: skip
 PATIENTS = {
     "patient_pid": "string", "sex": "string", "race": "string", "ethnicity": "string", "age_years": "float64",
@@ -29,9 +29,13 @@ PATIENTS = {
 }  # fmt: skip
 LABELS = {"volume_id": "string", "name": "string", "value": "float64", "source": "string"}
 SOURCES = {
-    "volume_id": "string", "order": "int64", "path": "string", "mask_path": "string", "archive": "string",
+    "volume_id": "string", "order": "int64", "path": "string", "crc32c": "int64", "mask_path": "string",
+    "archive": "string",
 }  # fmt: skip
 FILES = {"instance_pid": "string", "path": "string", "status": "string", "reason": "string"}
+
+RECEIPT = "receipt.json"
+"""Moved last: it holds the checksums of the tables that belong together."""
 
 PART = ".part"
 """The folder in which a cohort is written before it takes its place; a killed run may leave one, the next removes it."""
@@ -48,7 +52,7 @@ def replacing_all(folder: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
-        files = sorted(path for path in part.rglob("*") if path.is_file())
+        files = sorted((path for path in part.rglob("*") if path.is_file()), key=lambda path: path.name == RECEIPT)
         for path in files:
             _flush(path)
         for path in files:
@@ -57,6 +61,13 @@ def replacing_all(folder: Path) -> Iterator[Path]:
             _flush(place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def checksum(path: Path) -> str:
+    """The CRC-32C of a file, eight hexadecimal digits."""
+    import google_crc32c
+
+    return f"{google_crc32c.value(path.read_bytes()):08x}"
 
 
 def _flush(path: Path) -> None:

@@ -1,23 +1,14 @@
-"""Thumbnails: the middle slice of some volumes, drawn by a process of its own that may hang or die at a broken file.
-
-That process is this module run as a program: a line of JSON in (what to open), a line of JSON out (the PNG or a reason).
-Paths, which may name patients, never are in its arguments, and what decoders print is dropped.
-"""
+"""Thumbnails: the middle slice of some volumes. A file that hangs, crashes its decoder or is damaged costs one of them."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import select
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.progress import Progress
+from medssl.units import Work, map_units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +18,6 @@ if TYPE_CHECKING:
 
 LONGEST_SIDE = 150
 """Pixels of a thumbnail's longest side."""
-
-SECONDS = 60.0
-"""How long one volume may take."""
-
-MEMORY = 8 << 30
-"""Bytes of address space that the drawing process may use."""
 
 CT_WINDOW = (-1000.0, 400.0)
 """Hounsfield units from black to white: lung, fat, organs and the edge of bone in one picture."""
@@ -57,28 +42,33 @@ class Thumbnail:
     reason: str = ""
 
 
-def draw(cohort: Path, volumes: pd.DataFrame, count: int, progress: Progress) -> list[Thumbnail]:
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A thumbnail to be made, and what to open for it; `stacked`: one file of a stack with a file for each slice."""
+
+    place: int
+    thumbnail: Thumbnail
+    paths: tuple[Path, ...]
+    stacked: bool
+    affine: tuple[float, ...]
+
+
+def draw(cohort: Path, volumes: pd.DataFrame, count: int, work: Work, progress: Progress) -> list[Thumbnail]:
     """Thumbnails of at most `count` kept volumes, taken in turn from every modality, role and scanner."""
     import pandas as pd
 
-    rows: list[dict[str, Any]] = [
-        {str(name): value for name, value in row.items()} for row in chosen(volumes, count).to_dict("records")
-    ]
-    if not rows:
+    rows = chosen(volumes, count)
+    if not len(rows):
         return []
     sources = pd.read_parquet(cohort / "phi" / "sources.parquet")
-    sources = sources[sources["volume_id"].isin([row["volume_id"] for row in rows])].sort_values("order")
-    files = {name: [*part["archive"] + "/" + part["path"]] for name, part in sources.groupby("volume_id")}
-    asked = [_request(row, files.get(row["volume_id"], [])) for row in rows]
-    answers = progress(_answers(asked), "drawing thumbnails", len(asked))
-    return [
-        Thumbnail(
-            volume_id=row["volume_id"], modality=row["modality"], role=row["role"], scanner=row["scanner"],
-            shape=tuple(int(n) for n in row["shape"]), png=base64.b64decode(answer.get("png", "")),
-            reason=answer.get("reason", ""),
-        )
-        for row, answer in zip(rows, answers, strict=True)
-    ]  # fmt: skip
+    sources = sources[sources["volume_id"].isin(rows["volume_id"])].sort_values("order")
+    files = {
+        str(name): [Path(archive, path) for archive, path in zip(part["archive"], part["path"], strict=True)]
+        for name, part in sources.groupby("volume_id")
+    }
+    asked = [_drawing(place, row, files.get(row["volume_id"], [])) for place, row in enumerate(rows.to_dict("records"))]
+    done = progress(map_units(drawn, asked, work, failed=_lost), "drawing thumbnails", len(asked))
+    return [drawing.thumbnail for drawing in sorted(done, key=lambda drawing: drawing.place)]
 
 
 def chosen(volumes: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -91,88 +81,55 @@ def chosen(volumes: pd.DataFrame, count: int) -> pd.DataFrame:
     return kept.head(count).sort_values(["modality", "role", "scanner", "volume_id"])
 
 
-def _request(row: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """What to open. Of a stack with a file for each slice the middle file is enough."""
-    stacked = row["source_kind"] == "dicom" and len(paths) > 1 and len(paths) == int(row["shape"][-1])
-    return {
-        "paths": [paths[len(paths) // 2]] if stacked else [*paths], "stacked": stacked, "modality": row["modality"],
-        "affine": [float(x) for x in row["affine"]], "shape": [int(n) for n in row["shape"]],
-    }  # fmt: skip
+def _drawing(place: int, row: Any, paths: Sequence[Path]) -> Drawing:
+    shape = tuple(int(n) for n in row["shape"])
+    facts = {name: row[name] for name in ("volume_id", "modality", "role", "scanner")}
+    stacked = row["source_kind"] == "dicom" and 1 < len(paths) == shape[-1]
+    return Drawing(
+        place=place, thumbnail=Thumbnail(**facts, shape=shape), stacked=stacked,
+        paths=(paths[len(paths) // 2],) if stacked else tuple(paths), affine=tuple(float(x) for x in row["affine"]),
+    )  # fmt: skip
 
 
-def _answers(requests: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """An answer for each request. A request at which the process dies or hangs gets a reason; the next a new process."""
-    command = [sys.executable, "-m", "medssl.manifest.thumbnails"]
-    waiting = list(requests)
-    while waiting:
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                _wait_until_ready(process)
-                while waiting:
-                    answer = _ask(process, waiting.pop(0))
-                    yield answer
-                    if answer.get("reason") in ("DECODER_CRASH", "TIMEOUT"):
-                        break
-            finally:
-                process.kill()
+def _lost(drawing: Drawing, reason: str) -> Drawing:
+    return replace(drawing, thumbnail=replace(drawing.thumbnail, reason=reason))
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes]) -> None:
-    """Nothing, once the process has loaded its libraries: on a busy machine that may take longer than a picture may."""
-    assert process.stdout is not None
-    process.stdout.readline()
-
-
-def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> dict[str, str]:
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        os.write(process.stdin.fileno(), json.dumps(request).encode() + b"\n")
-    except BrokenPipeError:
-        return {"reason": "DECODER_CRASH"}
-    # An answer is one line, written at once: when its first byte is there, so is the rest very soon.
-    if not select.select([process.stdout], [], [], SECONDS)[0]:
-        return {"reason": "TIMEOUT"}
-    line = process.stdout.readline()
-    return json.loads(line) if line.endswith(b"\n") else {"reason": "DECODER_CRASH"}
-
-
-def picture(request: dict[str, Any]) -> dict[str, str]:
-    """The answer to one request: the PNG (base64) of the middle slice, or the reason code why there is none."""
+def drawn(drawing: Drawing) -> Drawing:
+    """The drawing with its picture, or with the reason code why there is none."""
     import warnings
 
     from medssl.archive.reasons import Refusal
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return {"png": base64.b64encode(png(*plane(_open(request)))).decode()}
+            warnings.simplefilter("ignore")  # libraries quote paths and values of broken files
+            return replace(drawing, thumbnail=replace(drawing.thumbnail, png=png(*plane(_open(drawing)))))
     except Refusal as refusal:
-        return {"reason": refusal.code}
+        return _lost(drawing, refusal.code)
     except FileNotFoundError:
-        return {"reason": "SOURCE_MISSING"}
+        return _lost(drawing, "SOURCE_MISSING")
     except MemoryError:
-        return {"reason": "TOO_LARGE"}
-    except Exception:  # a broken file breaks a reader in any way; the text of the error may name a patient
-        return {"reason": "UNREADABLE"}
+        return _lost(drawing, "TOO_LARGE")
+    except Exception:  # a broken file breaks a reader in any way
+        return _lost(drawing, "UNREADABLE")
 
 
-def _open(request: dict[str, Any]) -> Volume:
+def _open(drawing: Drawing) -> Volume:
     from medssl.archive import open_volume, read_stack
     from medssl.archive.headers import read_header
     from medssl.archive.series import Stack
 
-    paths = [Path(path) for path in request["paths"]]
+    paths, modality = drawing.paths, drawing.thumbnail.modality
     if not paths or not all(path.exists() for path in paths):
         raise FileNotFoundError
-    if not request["stacked"]:
-        return open_volume(paths[0] if len(paths) == 1 else paths, modality=request["modality"])
+    if not drawing.stacked:
+        return open_volume(paths[0] if len(paths) == 1 else paths, modality=modality)
     import numpy as np
 
     header = read_header(paths[0])
-    affine = np.reshape(request["affine"], (4, 4))
-    return read_stack(Stack(headers=(header,), affine=affine, modality=request["modality"], oriented=header.oriented))
+    affine = np.reshape(drawing.affine, (4, 4))
+    return read_stack(Stack(headers=(header,), affine=affine, modality=modality, oriented=header.oriented))
 
 
 def plane(volume: Volume) -> tuple[np.ndarray, tuple[float, float]]:
@@ -236,28 +193,3 @@ def png(grey: np.ndarray, millimetres: tuple[float, float]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(grey)).resize(size, Image.Resampling.LANCZOS).save(out, "PNG", optimize=True)
     return out.getvalue()
-
-
-def main() -> None:
-    """Nothing; answers each line of standard input with a line on standard output."""
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
-    # Libraries print to standard output too; only answers may go where answers are read.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    import PIL.Image  # noqa: F401
-    import pydicom  # noqa: F401
-
-    import medssl.archive.files  # noqa: F401
-
-    answers.write(b"ready\n")
-    answers.flush()
-    for line in sys.stdin:
-        answers.write(json.dumps(picture(json.loads(line))).encode() + b"\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()

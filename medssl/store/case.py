@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from medssl.atomic import write_json
@@ -37,7 +38,9 @@ class Case:
     volume_id: str
     modality: str
     shape: tuple[int, ...]
+    spacing: tuple[float, ...]
     sources: tuple[Path, ...]
+    checksums: tuple[int | None, ...]
     mask: Path | None
     settings: Preparation
     preparation_hash: str
@@ -98,6 +101,10 @@ def _open(case: Case) -> Volume:
 
     if not all(path.exists() for path in case.sources):
         raise Unusable("SOURCE_MISSING")
+    # Compressed DICOM has no checksum of its own: a flipped bit on the archive's disk would go unseen.
+    for source, told in zip(case.sources, case.checksums, strict=True):
+        if told is not None and google_crc32c.value(source.read_bytes()) != told:
+            raise Unusable("SOURCE_CHANGED")
     path = case.sources[0] if len(case.sources) == 1 else list(case.sources)
     image = open_volume(path, modality=case.modality)
     # The order of the axes may be told differently by a header and by its reader; the sizes may not.

@@ -6,14 +6,13 @@ and store.json come last. A run that was stopped, for whatever reason, goes on w
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
+import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +20,14 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import pandas as pd
 
-from medssl.atomic import replacing, write_json
+from medssl.atomic import replacing, sweep, write_json
 from medssl.errors import UserError
+from medssl.lock import writing
 from medssl.progress import Progress, silent
 from medssl.store.case import EVERY_ROW, Case, Row, failed, prepare_case, read_row
-from medssl.store.pool import run_all
 from medssl.store.reasons import meaning
-from medssl.store.settings import Preparation
+from medssl.store.settings import MODALITIES, Preparation
+from medssl.units import HERE, Work, map_units
 
 if TYPE_CHECKING:
     from medssl.manifest import Cohort
@@ -35,22 +35,33 @@ if TYPE_CHECKING:
 METHOD = 1
 """Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
 
+BYTES_PER_VOXEL, COMPRESSION = 2, 2.7
+"""Of prepared voxels: float16, and how well Blosc packs the images of scanners (measured 2.2 to 2.9)."""
+
 PACKAGES = ("medssl", "numpy", "scipy", "SimpleITK", "zarr", "numcodecs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a run of `prepare` did: volumes now usable, those of them that were there before, and why others are not."""
+    """What a run of `prepare` did: volumes now usable, those of them that were there before, why others are not, and how
+    many the settings do not ask for, by modality.
+    """
 
     prepared: int
     reused: int
     masks: int
     reasons: dict[str, int]
+    not_asked: dict[str, int]
 
     def __str__(self) -> str:
         text = f"{self.prepared} volumes prepared ({self.reused} were there), {self.masks} with label maps"
         for code, count in self.reasons.items():
             text += f"\n  {code}: {count}. {meaning(code)}"
+        for modality, count in self.not_asked.items():
+            remedy = (
+                "a data card can say it (modality: MR)" if modality == "unknown" else "see prepare.modalities, roles"
+            )
+            text += f"\n  not asked for: {count} volumes of modality {modality}; {remedy}"
         return text
 
 
@@ -59,7 +70,7 @@ def prepare(
     store: Path | str,
     *,
     settings: Preparation | None = None,
-    workers: int = 1,
+    work: Work = HERE,
     progress: Progress = silent,
 ) -> Receipt:
     """What was done. `store` then holds the cohort's volumes as `settings` ask, ready for `open_store`.
@@ -71,13 +82,16 @@ def prepare(
 
     cohort, store, settings = Path(cohort), Path(store), settings or Preparation()
     content = read_cohort(cohort)
-    with _only_one(store):
+    with writing(store, "medssl prepare"):
+        (store / "arrays").mkdir(exist_ok=True)
+        for place in store, store / "arrays":
+            sweep(place)
         if _settings_there(store) not in (None, _plain(settings)):
             (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
         cases = _cases(content, cohort, store, settings)
-        there = {case.volume_id: row for case in cases if (row := _row_there(case))}
-        missing = [case for case in cases if case.volume_id not in there]
-        fresh = run_all(prepare_case, missing, workers=workers, crashed=_crashed)
+        there, missing = _divided(cases)
+        _check_space(store, missing)
+        fresh = map_units(prepare_case, missing, work, failed=_ended)
         rows = [*there.values(), *progress(fresh, "preparing", len(cases), len(there))]
         volumes = _table(content.volumes, rows)
         _write_tables(store, volumes, content)
@@ -89,26 +103,72 @@ def prepare(
         reused=len(there),
         masks=int((usable & volumes["has_mask"]).sum()),
         reasons=dict(reasons.most_common()),
+        not_asked=_not_asked(content, cases),
     )
 
 
-@contextmanager
-def _only_one(store: Path) -> Iterator[None]:
-    """While it lasts, no other process writes to the store; what a killed one left half-written is gone."""
-    try:
-        (store / "arrays").mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{store}: is a file; give the path of a folder for the store") from None
-    with (store / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{store}: another medssl prepare is writing to it; wait for it or give another folder"
-            ) from None
-        for part in (store / "arrays").glob(".*.part"):
-            shutil.rmtree(part)
-        yield
+def prepare_share(
+    cohort: Path | str,
+    store: Path | str,
+    share: tuple[int, int],
+    *,
+    settings: Preparation | None = None,
+    work: Work = HERE,
+    progress: Progress = silent,
+) -> int:
+    """How many volumes are share (i, n) of the cohort's: they have been tried, and those that can be are in `store`.
+
+    Each of n machines prepares its share into the same folder, at the same time or not; `prepare` then finds them there
+    and writes the tables. A share that was stopped is started again. Raises what `prepare` raises.
+    """
+    from medssl.manifest import read_cohort
+
+    cohort, store, settings = Path(cohort), Path(store), settings or Preparation()
+    number, among = share
+    with writing(store, "medssl prepare", share=True):
+        (store / "arrays").mkdir(exist_ok=True)
+        cases = [
+            case
+            for case in _cases(read_cohort(cohort), cohort, store, settings)
+            if zlib.crc32(case.volume_id.encode()) % among == number - 1
+        ]
+        there, missing = _divided(cases)
+        _check_space(store, missing)
+        for _ in progress(map_units(prepare_case, missing, work, failed=_ended), "preparing", len(cases), len(there)):
+            pass
+    return len(cases)
+
+
+def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
+    """The rows of the volumes that are there already, and the cases that are not."""
+    there = {case.volume_id: row for case in cases if (row := _row_there(case))}
+    return there, [case for case in cases if case.volume_id not in there]
+
+
+def _not_asked(content: Cohort, cases: list[Case]) -> dict[str, int]:
+    """How many usable volumes of each modality are not among the cases."""
+    volumes = content.volumes[content.volumes["status"] != "excluded"]
+    left = volumes[~volumes["volume_id"].isin([case.volume_id for case in cases])]
+    return {str(code): int(count) for code, count in left["modality"].value_counts().sort_index().items()}
+
+
+def _check_space(store: Path, cases: list[Case]) -> None:
+    """Nothing; UserError when the volumes would not fit on the disk, compressed as well as medical volumes are."""
+    needed = sum(BYTES_PER_VOXEL * _voxels(case) for case in cases) / COMPRESSION
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise UserError(
+            f"{store}: {len(cases)} volumes need about {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
+            "give a folder on a larger disk or choose a coarser spacing"
+        )
+
+
+def _voxels(case: Case) -> float:
+    """How many voxels the prepared volume will have, about."""
+    if MODALITIES[case.modality] == "xray" or 1 in case.shape or len(case.spacing) != 3:
+        return float(case.settings.xray_pixels**2)
+    target = case.settings.spacing(case.modality)
+    return math.prod(n * mm / goal for n, mm, goal in zip(case.shape, case.spacing, target, strict=True))
 
 
 def _settings_there(store: Path) -> object:
@@ -134,7 +194,7 @@ def _cases(content: Cohort, cohort: Path, store: Path, settings: Preparation) ->
     files = _sources(cohort)
     cases = []
     for row in volumes[kept].sort_values("volume_id").to_dict("records"):
-        sources, mask = files.get(row["volume_id"], ((), None))
+        sources, checksums, mask = files.get(row["volume_id"], ((), (), None))
         if not sources:
             raise UserError(f"{cohort}: volume {row['volume_id']} has no source; run medssl index again")
         cases.append(
@@ -142,7 +202,9 @@ def _cases(content: Cohort, cohort: Path, store: Path, settings: Preparation) ->
                 volume_id=row["volume_id"],
                 modality=row["modality"],
                 shape=tuple(int(n) for n in row["shape"]),
+                spacing=tuple(float(mm) for mm in row["spacing"]),
                 sources=sources,
+                checksums=checksums,
                 mask=mask,
                 settings=settings,
                 preparation_hash=_hash(row["volume_id"], row["modality"], mask, settings),
@@ -152,14 +214,16 @@ def _cases(content: Cohort, cohort: Path, store: Path, settings: Preparation) ->
     return cases
 
 
-def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], Path | None]]:
-    """The files of each volume in their order, and its label map."""
+def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], tuple[int | None, ...], Path | None]]:
+    """The files of each volume in their order, their checksums (None: unknown), and its label map."""
     table = pd.read_parquet(cohort / "phi" / "sources.parquet").sort_values(["volume_id", "order"])
     archive = Path(str(table["archive"].iloc[0])) if len(table) else Path()
     files = {}
     for volume_id, group in table.groupby("volume_id"):
         mask = next((path for path in group["mask_path"] if path), "")
-        files[str(volume_id)] = tuple(archive / path for path in group["path"]), archive / mask if mask else None
+        checksums = tuple(None if pd.isna(crc) else int(crc) for crc in group["crc32c"])
+        paths = tuple(archive / path for path in group["path"])
+        files[str(volume_id)] = paths, checksums, archive / mask if mask else None
     return files
 
 
@@ -179,8 +243,8 @@ def _row_there(case: Case) -> Row | None:
     return row if row and row.get("preparation_hash") == case.preparation_hash else None
 
 
-def _crashed(case: Case) -> Row:
-    return failed(case, "CRASHED")
+def _ended(case: Case, code: str) -> Row:
+    return failed(case, code)
 
 
 def _table(volumes: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:

@@ -12,9 +12,11 @@ REASONS = {
     "MASK_VALUES": "The label map has values other than whole numbers from 0 to 255. The image is kept without it.",
     "NOT_FLAT": "A radiograph with several frames is not one picture; export the frames on their own.",
     "NO_VALID_VOXELS": "No voxel was measured: all are padding or not a number; check the source.",
-    "SOURCE_CHANGED": "The shape differs from when the cohort was indexed; run medssl index again.",
+    "OUT_OF_MEMORY": "Preparing it takes more memory than a process may have; raise --memory-gb.",
+    "SOURCE_CHANGED": "A file is not as it was when the cohort was indexed; run medssl index again.",
     "SOURCE_MISSING": "A source file is not there any more; restore it or run medssl index again.",
     "SPACING_UNKNOWN": "The voxel size is unknown, so millimetres mean nothing; give it in the card or convert the files.",
+    "TIMEOUT": "Preparing it took longer than it may; raise --seconds, or see whether the disk is well.",
     "TOO_LARGE": "The prepared grid would not fit in memory; check the voxel size or choose a coarser spacing.",
     "UNREADABLE": "The file is damaged or of an unexpected kind; open it in a viewer.",
 }

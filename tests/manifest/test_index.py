@@ -10,6 +10,7 @@ import pytest
 from medssl.errors import UserError
 from medssl.manifest import Card, index, read_card, read_cohort
 from medssl.manifest.pseudonyms import pseudonym, read_key
+from medssl.units import Work
 
 ROOT = Path(__file__).parents[2]
 TABLE = "who,sex,race,age,site,sick\nSecret-1,F,A,61,north,1\nSecret-2,,B,070Y,south,0\nSecret-3,M,,,north,\n"
@@ -67,7 +68,7 @@ def test_the_same_archive_gives_the_same_bytes(archive, tmp_path):
     index(archive, tmp_path / "c", card=Card(**CARD))
     assert everything(tmp_path / "c") == once
     (tmp_path / "d" / "phi").mkdir(parents=True)
-    index(archive, tmp_path / "d", card=Card(**CARD), key_file=tmp_path / "c" / "phi" / "key", workers=2)
+    index(archive, tmp_path / "d", card=Card(**CARD), key_file=tmp_path / "c" / "phi" / "key", work=Work(workers=2))
     assert everything(tmp_path / "d") == {k: v for k, v in once.items() if k.name != "key"}
 
 
@@ -119,7 +120,7 @@ def test_rows_about_nothing_are_told_or_refused(archive, tmp_path):
     with pytest.raises(UserError, match="row 6 is about nothing") as error:
         index(archive, tmp_path / "d", card=Card(**CARD), strict_table=True)
     assert "Secret-9" not in str(error.value)
-    assert not (tmp_path / "d").exists()
+    assert not list((tmp_path / "d").glob("*.parquet"))
 
 
 @pytest.mark.parametrize(

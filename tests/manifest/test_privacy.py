@@ -61,8 +61,8 @@ def test_the_terminal_shows_none_either(archive, tmp_path):
     broken[140:700] = bytes(reversed(broken[140:700]))
     (archive / "canary_broken.dcm").write_bytes(broken)
     code = (
-        "import sys; from medssl.manifest import index, Card\n"
-        "print(index(sys.argv[1], sys.argv[2], workers=2)) if __name__ == '__main__' else None"
+        "import sys; from medssl.manifest import index, Card; from medssl.units import Work\n"
+        "print(index(sys.argv[1], sys.argv[2], work=Work(workers=2))) if __name__ == '__main__' else None"
     )
     script = tmp_path / "run.py"
     script.write_text(code)
@@ -86,8 +86,8 @@ def test_what_is_identifiable_is_for_its_owner_alone(archive, tmp_path):
     index(archive, tmp_path / "c", card=CARD)
     phi = tmp_path / "c" / "phi"
     assert stat.S_IMODE(phi.stat().st_mode) == 0o700
-    assert sorted(path.name for path in phi.iterdir()) == ["files.parquet", "key", "sources.parquet"]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in phi.iterdir()} == {0o600}
+    assert sorted(path.name for path in phi.iterdir()) == ["files.parquet", "headers", "key", "sources.parquet"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in phi.rglob("*") if path.is_file()} == {0o600}
 
 
 def test_a_key_that_others_can_read_is_told(archive, tmp_path):

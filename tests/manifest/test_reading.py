@@ -9,16 +9,7 @@ import pandas as pd
 import pytest
 
 from medssl.manifest import Card, index, read_cohort
-from medssl.manifest.reading import read_all, read_file
-
-KILLER = """\
-import os
 from medssl.manifest.reading import read_file
-def read(path):
-    if "bomb" in path.name:
-        os._exit(9)
-    return read_file(path)
-"""
 
 
 @pytest.mark.parametrize("masks", ["im/{stem}_seg.nii.gz", "seg/{name}"])
@@ -48,19 +39,6 @@ def test_a_cohort_inside_the_archive_is_not_indexed(scan, tmp_path):
     once = index(tmp_path, tmp_path / "c")
     assert index(tmp_path, tmp_path / "c") == once
     assert once.files == 1
-
-
-def test_a_file_that_kills_its_process_is_left_out_alone(scan, tmp_path, monkeypatch):
-    (tmp_path / "killer.py").write_text(KILLER)
-    monkeypatch.syspath_prepend(tmp_path)  # new processes get this path too
-    import killer
-
-    paths = [tmp_path / "a" / f"{name}.nii.gz" for name in ("1", "2", "3_bomb", "4")]
-    for n, path in enumerate(paths):
-        scan(path, n)
-    files = list(read_all(paths, 2, killer.read))
-    assert [file.path for file in files] == paths
-    assert [file.reason for file in files] == ["", "", "UNREADABLE", ""]
 
 
 def test_damage_of_any_kind_gets_a_reason(series, scan, tmp_path):

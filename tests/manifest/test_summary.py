@@ -199,12 +199,14 @@ def test_equal_cohorts_give_equal_bytes(balls, tmp_path):
     assert write_summary(tmp_path / "a", thumbnails=2).read_bytes() == written[0][0]
 
 
-def test_without_pictures_neither_archive_nor_phi_is_needed(balls, tmp_path):
-    for name in ("instances", "volumes", "patients", "labels"):
-        (tmp_path / f"{name}.parquet").write_bytes((balls / "cohort" / f"{name}.parquet").read_bytes())
-    page = write_summary(tmp_path, thumbnails=0)
+def test_without_pictures_no_file_of_the_archive_is_needed(scan, tmp_path):
+    scan(tmp_path / "a" / "one.nii.gz", 1)
+    index(tmp_path / "a", tmp_path / "c")
+    (tmp_path / "a" / "one.nii.gz").unlink()
+    page = write_summary(tmp_path / "c", thumbnails=0)
     assert "<img" not in page.read_text()
-    assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)["notes"] == []
+    content = json.loads((tmp_path / "c" / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert content["notes"] == ["one patient only: all volumes are in one split, nothing is left to judge on"]
 
 
 def test_a_folder_without_a_cohort_is_named(tmp_path):

@@ -11,9 +11,9 @@ from PIL import Image
 from medssl.archive import open_volume
 from medssl.archive.reasons import REASONS
 from medssl.manifest import Card, index, read_cohort
-from medssl.manifest import thumbnails as module
 from medssl.manifest.thumbnails import LONGEST_SIDE, chosen, draw, plane, png
 from medssl.progress import silent
+from medssl.units import HERE, Work
 from medssl.volume import Volume
 
 CODES = [a + b + c for a in "RL" for b in "AP" for c in "SI"] + ["SPL", "AIR", "PRS"]
@@ -134,8 +134,8 @@ def cohort(series, scan, tmp_path):
     return tmp_path / "c"
 
 
-def drawn(cohort, count=24):
-    return draw(cohort, read_cohort(cohort).volumes, count, silent)
+def drawn(cohort, count=24, work=HERE):
+    return draw(cohort, read_cohort(cohort).volumes, count, work, silent)
 
 
 def by_file(cohort):
@@ -170,12 +170,11 @@ def test_a_broken_or_lost_file_is_shown_as_its_reason(cohort, tmp_path):
     assert code in REASONS and not content
 
 
-def test_a_file_that_hangs_costs_one_picture(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS", 3.0)
+def test_a_file_that_hangs_costs_one_picture(cohort, tmp_path):
     (tmp_path / "a" / "mr1.nii.gz").unlink()
     os.mkfifo(tmp_path / "a" / "mr1.nii.gz")  # reading waits for a writer who never comes
     names = by_file(cohort)
-    found = {names[each.volume_id]: each.reason for each in drawn(cohort)}
+    found = {names[each.volume_id]: each.reason for each in drawn(cohort, work=Work(workers=1, seconds=4))}
     assert found == {"ct/0.dcm": "", "mr0.nii.gz": "", "mr1.nii.gz": "TIMEOUT", "mr2.nii.gz": ""}
 
 
@@ -198,8 +197,8 @@ def test_a_file_that_kills_its_decoder_costs_one_picture(series, scan, tmp_path)
     data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
     data.save_as(path)
     index(tmp_path / "a", tmp_path / "c", card=Card(name="x", modality="MR"))
-    found = {each.modality: each.reason for each in drawn(tmp_path / "c")}
-    assert found == {"DX": "DECODER_CRASH", "MR": ""}
+    found = {each.modality: each.reason for each in drawn(tmp_path / "c", work=Work(workers=1))}
+    assert found == {"DX": "CRASHED", "MR": ""}
 
 
 def test_of_a_long_stack_only_the_middle_file_is_opened(cohort, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import google_crc32c
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -50,7 +51,8 @@ class Clinic:
             "reason": "",
         }
         self.rows.append(row | told)
-        self.files.append({"volume_id": volume_id, "order": 0, "path": path.name, "mask_path": ""})
+        crc = google_crc32c.value(path.read_bytes())
+        self.files.append({"volume_id": volume_id, "order": 0, "path": path.name, "crc32c": crc, "mask_path": ""})
         return volume_id
 
     def mask(self, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
@@ -71,6 +73,7 @@ class Clinic:
         for name, table in tables.items():
             table.to_parquet(self.cohort / f"{name}.parquet")
         pd.DataFrame(self.files).assign(archive=str(self.archive)).to_parquet(self.cohort / "phi" / "sources.parquet")
+        (self.cohort / "receipt.json").write_text('{"tables": {}}')
         return self.cohort
 
 

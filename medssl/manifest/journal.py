@@ -1,0 +1,115 @@
+"""What is already known of an archive's files, so that no file is read twice, however often a run is stopped.
+
+Each unit of work is one immutable Parquet part, written whole or not at all. A file is known when a part holds it with
+the size and the time of change that it has now; what parts there are, and who wrote them, makes no difference to
+anything that is made from them. Parts hold what headers say of patients: they belong in the cohort's phi/ folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medssl.archive.headers import Header
+from medssl.atomic import replacing
+from medssl.manifest.card import Card
+from medssl.manifest.rows import File
+
+Listed = tuple[str, int, int]
+"""A file's name relative to the archive, its size in bytes and its time of change in nanoseconds."""
+
+TRIED_AGAIN = {"IO_ERROR", "TIMEOUT"}
+"""Reasons that may be gone in the next run."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The parts in a folder; `checksums` tells whether every byte of the files is read, or no more than is needed."""
+
+    folder: Path
+    checksums: bool
+
+    def known(self, archive: Path) -> dict[Listed, File]:
+        """All that the parts hold. A part that cannot be read is as good as none."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        found: dict[Listed, File] = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                rows = pq.ParquetFile(path).read().to_pylist()
+            except (OSError, pa.ArrowException):
+                continue
+            for row in rows:
+                name = os.fsdecode(row["name"])
+                listed = name, row["size"], row["mtime_ns"]
+                if listed not in found or row["reason"] not in TRIED_AGAIN:
+                    found[listed] = _file(archive / name, row)
+        return found
+
+    def write(self, listed: Sequence[Listed], files: Iterable[File]) -> None:
+        """Nothing; the folder has a part with what was read of the listed files."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [_row(*entry) for entry in zip(listed, files, strict=True)]
+        name = hashlib.sha256(repr(sorted(listed)).encode()).hexdigest()[:26]
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replacing(self.folder / f"{name}.parquet") as part:
+            pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), part, compression="zstd")
+            part.chmod(0o600)
+
+
+def journal(cohort: Path, card: Card) -> Journal:
+    """The journal of a cohort. What other code read, or read by another rule, is not in it: it may say other things."""
+    return Journal(cohort / "phi" / "headers" / f"{_code()}-{card.identify_by}", card.identify_by == "content")
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of everything that decides what is read of a file."""
+    from medssl import archive, volume
+    from medssl.manifest.receipt import versions
+
+    sources = [*Path(archive.__file__).parent.glob("*.py"), Path(volume.__file__), Path(__file__)]
+    content = json.dumps(versions(), sort_keys=True).encode()
+    content += b"".join(path.read_bytes() for path in sorted(sources))
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    numbers, text = pa.int64(), pa.string()
+    return pa.schema(
+        {"name": pa.binary(), "size": numbers, "mtime_ns": numbers, "crc32c": numbers, "digest": text, "reason": text,
+         "header": text}
+    )  # fmt: skip
+
+
+def _row(listed: Listed, file: File) -> dict[str, Any]:
+    name, size, mtime_ns = listed
+    told = {key: value for key, value in vars(file.header).items() if key != "path"} if file.header else None
+    return {
+        "name": os.fsencode(name), "size": size, "mtime_ns": mtime_ns, "crc32c": file.crc32c, "digest": file.digest,
+        "reason": file.reason, "header": json.dumps(told) if told else None,
+    }  # fmt: skip
+
+
+def _file(path: Path, row: dict[str, Any]) -> File:
+    header = None
+    if row["header"] is not None:
+        told = {key: _tuples(value) for key, value in json.loads(row["header"]).items()}
+        header = Header(path=path, **told)
+    told = {name: row[name] for name in ("size", "crc32c", "digest", "reason")}
+    return File(path=path, header=header, **told)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
