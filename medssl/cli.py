@@ -126,8 +126,7 @@ def summary(
     """
     from medssl.manifest import write_summary
 
-    page = write_summary(cohort, thumbnails=24 if thumbnails else 0, work=Work(workers=1), progress=shown)
-    say(f"summary in {page}")
+    say(f"summary in {write_summary(cohort, thumbnails=24 * thumbnails, work=Work(workers=1), progress=shown)}")
 
 
 @app.command()
