@@ -21,8 +21,12 @@ LEVELS = {"files": "instance_pid", "series": "series_pid", "studies": "study_pid
 """Levels from the smallest to the largest, and the column that tells things of that level apart."""
 
 BY_DESIGN = {
-    "COLOR_IMAGE", "DERIVED_OR_SC", "DUP_INSTANCE", "EMPTY_FILE", "LOCALIZER_OR_TOO_FEW", "NON_IMAGE_SOP",
-    "NOT_AN_ARCHIVE_FILE", "NO_PIXELS", "OCT_NON_RASTER", "UNSUPPORTED_SOP",
+    "ANGIOGRAPHY", "ANIMAL", "COLOR_IMAGE", "DENTAL", "DERIVED_OR_SC", "DICOM_DIRECTORY", "DOCUMENT", "DOSE_PAGE",
+    "DUP_INSTANCE", "EMPTY_FILE", "ENCAPSULATED_DOCUMENT", "EYE_MEASUREMENT", "EYE_PHOTO", "KEY_OBJECTS",
+    "LOCALIZER_OR_TOO_FEW", "NON_IMAGE_SOP", "NOT_AN_ARCHIVE_FILE", "NO_PIXELS", "NUCLEAR_MEDICINE", "OCT_EN_FACE",
+    "OCT_NON_RASTER", "PARAMETRIC_MAP", "PATHOLOGY", "PET_LEFT_OUT", "PHANTOM", "PRESENTATION_STATE", "RADIOTHERAPY",
+    "RAW_DATA", "SCREEN_SAVE", "SEGMENTATION", "SPECTROSCOPY", "STRUCTURED_REPORT", "SYSTEM_FILE", "TOMOSYNTHESIS",
+    "ULTRASOUND", "UNSUPPORTED_SOP", "VISIBLE_LIGHT", "WAVEFORM",
 }  # fmt: skip
 """Reasons that say what is not wanted; every other one says that something is wrong or unclear and may be mended."""
 

@@ -90,7 +90,7 @@ def _reasons(cohort: Cohort, found: Fates) -> list[Row]:
     codes = sorted({code for counts in (*left.values(), warned) for code in counts} - {""})
     rows = [
         {
-            "code": code, "meaning": REASONS.get(code, "Not in this version's table of reasons."),
+            "code": code, "meaning": REASONS.get(code.partition(":")[0], "Not in this version's table of reasons."),
             "by_design": code in BY_DESIGN, **{level: counts.get(code, 0) for level, counts in left.items()},
             "volumes_kept": warned.get(code, 0),
         }
