@@ -190,6 +190,28 @@ def verify(
 
 
 @app.command()
+def plan(
+    store: Annotated[Path, typer.Argument(help="The store made by medssl prepare.")],
+    modality: Annotated[str, typer.Option(help="CT, MR, OPT, DX or CR; without it, the most frequent one.")] = "",
+    voxels: Annotated[int, typer.Option(min=64, help="Voxels that a view may have: what the GPU's memory holds.")] = (
+        128 * 128 * 64
+    ),
+) -> None:
+    """Print the part of a recipe that fits a store's volumes: voxel size, view size, and where the trunk pools.
+
+    Example: medssl plan stores/hippocampus > pipelines/mine.yaml
+    """
+    import yaml
+
+    from medssl.store.fingerprint import fingerprint
+    from medssl.store.plan import plan as make_plan
+
+    made = make_plan(fingerprint(store), modality=modality, voxels=voxels)
+    for section, content in made.recipe().items():
+        say(f"{section}: {yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()}")
+
+
+@app.command()
 def pretrain(recipe: Recipe, store: StoreOption, run: RunOption, set_: Changes = []) -> None:  # noqa: B006
     """Pretrain a trunk on a store's training volumes, without labels.
 
