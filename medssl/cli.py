@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ import typer
 
 from medssl.errors import UserError
 from medssl.progress import shown
-from medssl.units import Engine, Work
+from medssl.units import Engine, Work, share_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +103,7 @@ def index(
     work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
     mapping = read_card(card) if card else None
     if shard:
-        share = _share(shard)
+        share = share_from(shard)
         count = read_share(archive, output, share, card=mapping, work=work, progress=shown)
         say(f"share {shard}: {count} files read; when all shares are, run medssl index without --shard")
         return
@@ -114,6 +113,20 @@ def index(
     say(str(receipt))
     if not receipt.volumes:
         raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def summary(
+    cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
+    thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
+) -> None:
+    """Show what is in a cohort, what was lost and why: summary.html, summary.json and summary/*.csv in its folder.
+
+    Example: medssl summary cohorts/pacs --no-thumbnails
+    """
+    from medssl.manifest import write_summary
+
+    say(f"summary in {write_summary(cohort, thumbnails=24 * thumbnails, work=Work(workers=1), progress=shown)}")
 
 
 @app.command()
@@ -140,7 +153,7 @@ def prepare(
     work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
     settings = make(Preparation, read_recipe(recipe, set_).get("prepare", {}) if recipe else {}, "prepare")
     if shard:
-        count = prepare_share(cohort, output, _share(shard), settings=settings, work=work, progress=shown)
+        count = prepare_share(cohort, output, share_from(shard), settings=settings, work=work, progress=shown)
         say(f"share {shard}: {count} volumes tried; when all shares are, run medssl prepare without --shard")
         return
     receipt = make_store(cohort, output, settings=settings, work=work, progress=shown)
@@ -337,14 +350,6 @@ def _code_of(error: Exception) -> int:
 def _leave(message: str, code: int) -> None:
     typer.echo(f"medssl: {message}", err=True)
     sys.exit(code)
-
-
-def _share(text: str) -> tuple[int, int]:
-    """Share i of n from "i/n". Raises UserError for anything else."""
-    told = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not told or not 1 <= int(told.group(1)) <= int(told.group(2)):
-        raise UserError(f"--shard {text}: write i/n with i from 1 to n, e.g. --shard 3/16")
-    return int(told.group(1)), int(told.group(2))
 
 
 def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
