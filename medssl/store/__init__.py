@@ -13,5 +13,6 @@ from medssl.store.prepare import Receipt, prepare, prepare_share
 from medssl.store.reader import Store, open_store
 from medssl.store.settings import Preparation
 from medssl.store.shards import Damaged
+from medssl.store.verify import Verdict, verify
 
-__all__ = ["Damaged", "Preparation", "Receipt", "Store", "open_store", "prepare", "prepare_share"]
+__all__ = ["Damaged", "Preparation", "Receipt", "Store", "Verdict", "open_store", "prepare", "prepare_share", "verify"]
