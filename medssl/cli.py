@@ -1,8 +1,8 @@
 """The `medssl` command: each room's work from a shell, with progress, clear errors and exit codes a scheduler can act on.
 
 Exit codes: 0 done; 2 something given is wrong (the message says what and how to mend it); 3 done, but nothing usable
-came out; 5 damaged data; 74 the disk is full or failing; 130 interrupted. Rooms are imported by the command that
-enters them, so that `--help` answers at once.
+came out; 4 somebody is on both sides of a split; 5 damaged data; 74 the disk is full or failing; 130 interrupted. Rooms
+are imported by the command that enters them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,12 +20,12 @@ import typer
 
 from medssl.errors import UserError
 from medssl.progress import shown
-from medssl.units import Engine, Work
+from medssl.units import Engine, Work, share_from
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BAD_INPUT, NOTHING_USABLE, DAMAGED, DISK, INTERRUPTED = 2, 3, 5, 74, 130
+BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, DISK, INTERRUPTED = 2, 3, 4, 5, 74, 130
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 app = typer.Typer(
@@ -103,7 +103,7 @@ def index(
     work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
     mapping = read_card(card) if card else None
     if shard:
-        share = _share(shard)
+        share = share_from(shard)
         count = read_share(archive, output, share, card=mapping, work=work, progress=shown)
         say(f"share {shard}: {count} files read; when all shares are, run medssl index without --shard")
         return
@@ -113,6 +113,20 @@ def index(
     say(str(receipt))
     if not receipt.volumes:
         raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def summary(
+    cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
+    thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
+) -> None:
+    """Show what is in a cohort, what was lost and why: summary.html, summary.json and summary/*.csv in its folder.
+
+    Example: medssl summary cohorts/pacs --no-thumbnails
+    """
+    from medssl.manifest import write_summary
+
+    say(f"summary in {write_summary(cohort, thumbnails=24 * thumbnails, work=Work(workers=1), progress=shown)}")
 
 
 @app.command()
@@ -139,13 +153,62 @@ def prepare(
     work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
     settings = make(Preparation, read_recipe(recipe, set_).get("prepare", {}) if recipe else {}, "prepare")
     if shard:
-        count = prepare_share(cohort, output, _share(shard), settings=settings, work=work, progress=shown)
+        count = prepare_share(cohort, output, share_from(shard), settings=settings, work=work, progress=shown)
         say(f"share {shard}: {count} volumes tried; when all shares are, run medssl prepare without --shard")
         return
     receipt = make_store(cohort, output, settings=settings, work=work, progress=shown)
     say(str(receipt))
     if not receipt.prepared:
         raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A cohort or a store.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another: nobody learned from in PATH may be judged on in it.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all findings as JSON.")] = None,
+) -> None:
+    """Check every byte and row, and that no patient, study, copy or near-copy is on both sides of a split.
+
+    Exit code 4 for a leak, 5 for damage.
+
+    Example: medssl verify stores/pretraining --against stores/prostate
+    """
+    from medssl.atomic import write_json
+    from medssl.store import verify as check
+
+    verdict = check(path, against=against, progress=shown)
+    if output:
+        write_json(output, asdict(verdict))
+    say(str(verdict))
+    if verdict.leaks:
+        raise typer.Exit(LEAKING)
+    if verdict.damage or verdict.faults:
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def plan(
+    store: Annotated[Path, typer.Argument(help="The store made by medssl prepare.")],
+    modality: Annotated[str, typer.Option(help="CT, MR, OPT, DX or CR; without it, the most frequent one.")] = "",
+    voxels: Annotated[int, typer.Option(min=64, help="Voxels that a view may have: what the GPU's memory holds.")] = (
+        128 * 128 * 64
+    ),
+) -> None:
+    """Print the part of a recipe that fits a store's volumes: voxel size, view size, and where the trunk pools.
+
+    Example: medssl plan stores/hippocampus > pipelines/mine.yaml
+    """
+    import yaml
+
+    from medssl.store.fingerprint import fingerprint
+    from medssl.store.plan import plan as make_plan
+
+    made = make_plan(fingerprint(store), modality=modality, voxels=voxels)
+    for section, content in made.recipe().items():
+        say(f"{section}: {yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()}")
 
 
 @app.command()
@@ -287,14 +350,6 @@ def _code_of(error: Exception) -> int:
 def _leave(message: str, code: int) -> None:
     typer.echo(f"medssl: {message}", err=True)
     sys.exit(code)
-
-
-def _share(text: str) -> tuple[int, int]:
-    """Share i of n from "i/n". Raises UserError for anything else."""
-    told = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not told or not 1 <= int(told.group(1)) <= int(told.group(2)):
-        raise UserError(f"--shard {text}: write i/n with i from 1 to n, e.g. --shard 3/16")
-    return int(told.group(1)), int(told.group(2))
 
 
 def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:

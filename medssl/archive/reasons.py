@@ -62,6 +62,7 @@ REASONS = {
     "SCREEN_SAVE": "A saved screen, which may show the patient's name; the acquisition itself is read.",
     "SEGMENTATION": "A segmentation: a source of labels, never an input; name it in the card.",
     "SINGLE_SLICE": "One slice is not a volume.",
+    "SOURCE_MISSING": "A source file is not there any more; restore it or run medssl index again.",
     "SPECTROSCOPY": "Spectra, not an image.",
     "STRUCTURED_REPORT": "A structured report; bring its findings in as a table.",
     "SYSTEM_FILE": "Left by an operating system or an export program (Thumbs.db, .DS_Store, VERSION); no image.",

@@ -68,6 +68,7 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "volume_id": volume_id,
         "series_pid": pseudonym(key, "series", first.series_uid),
         "study_pid": pseudonym(key, "study", first.study_uid),
+        "frame_pid": pseudonym(key, "frame", first.frame_of_reference),
         "patient_pid": pseudonym(key, "patient", first.patient_id),
         "split": "excluded" if left_out else split,
         "modality": stack.modality,
