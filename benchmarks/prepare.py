@@ -5,9 +5,9 @@ Example: OMP_NUM_THREADS=1 python benchmarks/prepare.py --rounds 7
 Each reads a .nii.gz, turns it to RAS, resamples it linearly to --spacing, clips HU to a window, scales it to -1..1 and
 writes the result. medssl also verifies the gzip checksum, finds the padding and keeps it out, averages over the voxel
 where the new grid is coarser, and writes float16 compressed, with checksums, flushed to the disk. MONAI and TorchIO
-write what is cheapest for them: an uncompressed float32 NumPy file; "packed" is their compressed NIfTI, as their writers
-make it. TorchIO averages too ("smooth") or not. All take turns in every round, on one thread; times are CPU milliseconds
-of this process, the median over rounds.
+write what is cheapest for them, an uncompressed float32 NumPy file; "packed" is their compressed NIfTI, as their writers
+make it. TorchIO averages too ("smooth") or not. All take turns in every round, in random order, on one thread; times
+are CPU milliseconds of this process, the median over rounds.
 
 MONAI is a dependency of medssl, TorchIO is not: python -m venv --system-site-packages peers; peers/bin/pip install
 torchio -e .
@@ -129,11 +129,12 @@ def ways(
 
 def measure(ways: dict[str, Callable[[int], None]], rounds: int) -> dict[str, list[float]]:
     """CPU milliseconds of every preparation, by name."""
+    rng = np.random.default_rng(1)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):  # the first round warms the caches
-        for name, way in ways.items():
+        for name in rng.permutation(list(ways)):
             before = time.process_time()
-            way(number)
+            ways[name](number)
             if number:
                 times[name].append(1e3 * (time.process_time() - before))
     return times

@@ -2,14 +2,14 @@
 
 Interpolation depends only on the map from new voxel indices to old ones. Where every old axis follows one new axis, as
 between all grids that differ by spacing, extent and turns of 90 degrees, smoothing and linear interpolation are one
-sparse matrix an axis: the same values as by SimpleITK to rounding, in a fraction of the time, and with the same bits on
-every machine. Other maps are handed to SimpleITK as an affine transform between two unit grids, so sheared affines (a
+sparse matrix an axis: the same values as by SimpleITK to rounding, in a fraction of the time. Other maps are handed to
+SimpleITK as an affine transform between two unit grids, so sheared affines (a
 tilted CT gantry) work too: SimpleITK's own images only hold orthonormal directions.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -90,7 +90,12 @@ def _linear(
         return np.stack([at_centres(channel) for channel in volume.voxels])
     weight = at_centres(volume.valid)
     weight[~valid] = 1
-    return np.stack([at_centres(np.where(volume.valid, c, c.dtype.type(0))) / weight for c in volume.voxels])
+    voxels = []
+    for channel in volume.voxels:
+        known = channel.astype(np.float32)
+        np.copyto(known, 0, where=~volume.valid)
+        voxels.append(at_centres(known) / weight)
+    return np.stack(voxels)
 
 
 def _lines(shape: tuple[int, int, int], to_old: np.ndarray) -> Lines | None:
@@ -115,21 +120,30 @@ def _between(old: tuple[int, int, int], lines: Lines) -> np.ndarray:
 def _by_axes(values: np.ndarray, lines: Lines, blur: np.ndarray) -> np.ndarray:
     """Float32 values at the new centres, C-ordered: each axis smoothed and interpolated by one matrix.
 
-    The axis whose neighbours lie furthest apart in memory comes first, so that the products run along whole rows.
+    The axis whose neighbours lie next to each other in memory comes last: products run along whole rows.
     """
     there = values.astype(np.float32)  # keeps the order of the axes in memory
     order = [int(a) for a in np.argsort([-step for step in there.strides], kind="stable")]
     there = np.ascontiguousarray(there.transpose(order))
     matrices = [_matrix(lines[a], values.shape[a], blur[a]) for a in order]
-    if matrices[0] is not None:
-        there = (matrices[0] @ there.reshape(len(there), -1)).reshape(-1, *there.shape[1:])
-    if matrices[1] is not None:
-        there = np.stack([matrices[1] @ plane for plane in there])
-    new = [lines[a].axis for a in order]
-    front = np.ascontiguousarray(there.transpose(2, *np.argsort(new[:2])))
+    # The data shrink as early as they can: of the two axes that need no transposition, the one that shrinks more is first.
+    growth = [len(lines[a].centres) / values.shape[a] for a in order]
+    first_two: tuple[Literal[0, 1], ...] = (1, 0) if growth[1] < growth[0] else (0, 1)
+    for place in first_two:
+        there = _times(matrices[place], there, place)
     if matrices[2] is not None:
-        front = (matrices[2] @ front.reshape(len(front), -1)).reshape(-1, *front.shape[1:])
-    return np.ascontiguousarray(front.transpose(np.argsort([new[2], *sorted(new[:2])])))
+        there = np.stack([matrices[2] @ np.ascontiguousarray(plane.T) for plane in there])
+        order = [order[0], order[2], order[1]]
+    return np.ascontiguousarray(there.transpose(np.argsort([lines[a].axis for a in order])))
+
+
+def _times(matrix: Any, values: np.ndarray, axis: Literal[0, 1]) -> np.ndarray:
+    """The matrix (new, old) applied along an axis of C-ordered values; the values where there is no matrix."""
+    if matrix is None:
+        return values
+    if axis == 1:
+        return np.stack([matrix @ plane for plane in values])
+    return (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
 
 
 def _matrix(line: Line, size: int, sigma: float) -> Any:

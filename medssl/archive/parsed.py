@@ -113,7 +113,7 @@ def _bytes(value: Any, kind: str, *, little: bool) -> bytes:
         return b""
     if little or kind not in NUMBERS:
         return value
-    size = NUMBERS[kind][1]
+    size = NUMBERS[kind].size
     return b"".join(value[at : at + size][::-1] for at in range(0, len(value), size))
 
 

@@ -56,8 +56,8 @@ TAGS = {
 keywords, except for private elements: of a vendor's header and of the diffusion weighting in it.
 """
 
-NUMBERS = {"short": ("H", 2), "float": ("f", 4), "double": ("d", 8)}
-"""Binary representations: struct's letter and the bytes of one value."""
+NUMBERS = {"short": struct.Struct("<H"), "float": struct.Struct("<f"), "double": struct.Struct("<d")}
+"""Binary representations of one value."""
 
 CODECS = {
     "ISO_IR 100": "latin-1", "ISO_IR 101": "iso8859-2", "ISO_IR 109": "iso8859-3", "ISO_IR 110": "iso8859-4",
@@ -112,10 +112,13 @@ def converted(raw: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
                 told = value.decode(_codec(raw), "backslashreplace")
             if told := told.strip(" \0"):
                 values[name] = told
-        elif found := _decimals(value) if kind == "decimal" else _binary(value, *NUMBERS[kind]):
-            values[name] = found
+        elif value:
+            found = _decimals(value) if kind == "decimal" else _binary(value, NUMBERS[kind])
             if not math.isfinite(sum(found)):
+                found = tuple(map(to_float, found))
                 invalid.append(name)
+            if found:
+                values[name] = found
     return values, invalid
 
 
@@ -131,16 +134,15 @@ def _codec(raw: Mapping[str, bytes]) -> str:
 
 def _decimals(value: bytes) -> tuple[float, ...]:
     try:
-        found = tuple(map(float, value.split(b"\\")))
+        return tuple(map(float, value.split(b"\\")))
     except ValueError:
-        found = tuple(map(to_float, value.split(b"\\"))) if value.strip(b" \0") else ()
-    return found if math.isfinite(sum(found)) else tuple(map(to_float, found))
+        return tuple(map(to_float, value.split(b"\\"))) if value.strip(b" \0") else ()
 
 
-def _binary(value: bytes, letter: str, size: int) -> tuple[float, ...]:
-    if len(value) % size:
-        return (NAN,)
-    return struct.unpack(f"<{len(value) // size}{letter}", value)
+def _binary(value: bytes, one: struct.Struct) -> tuple[float, ...]:
+    if len(value) == one.size:
+        return one.unpack(value)
+    return (NAN,) if len(value) % one.size else tuple(found for (found,) in one.iter_unpack(value))
 
 
 def text(data: Any, name: str) -> str:
