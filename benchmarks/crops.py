@@ -9,7 +9,7 @@ process (all its threads), the median over rounds; every crop is compared with t
 a CRC32C of every chunk it uses; the others check nothing. With --hot only medssl and blosc2 take turns: their caches
 stay warm.
 
-blosc2 is no dependency of medssl: python -m venv --system-site-packages peers; peers/bin/pip install blosc2 -e .
+blosc2 is no dependency of medssl: python -m venv peers; peers/bin/pip install -e . blosc2
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ write what is cheapest for them, an uncompressed float32 NumPy file; "packed" is
 make it. TorchIO averages too ("smooth") or not. All take turns in every round, in random order, on one thread; times
 are CPU milliseconds of this process, the median over rounds.
 
-MONAI is a dependency of medssl, TorchIO is not: python -m venv --system-site-packages peers; peers/bin/pip install
-torchio -e .
+MONAI is a dependency of medssl, TorchIO is not: python -m venv peers; peers/bin/pip install -e . torchio
 """
 
 from __future__ import annotations

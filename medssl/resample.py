@@ -3,8 +3,8 @@
 Interpolation depends only on the map from new voxel indices to old ones. Where every old axis follows one new axis, as
 between all grids that differ by spacing, extent and turns of 90 degrees, smoothing and linear interpolation are one
 sparse matrix an axis: the same values as by SimpleITK to rounding, in a fraction of the time. Other maps are handed to
-SimpleITK as an affine transform between two unit grids, so sheared affines (a
-tilted CT gantry) work too: SimpleITK's own images only hold orthonormal directions.
+SimpleITK as an affine transform between two unit grids, so sheared affines (a tilted CT gantry) work too: SimpleITK's
+own images only hold orthonormal directions.
 """
 
 from __future__ import annotations
