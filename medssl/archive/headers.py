@@ -65,9 +65,9 @@ class Header:
     entry of `frames` for each of its frames (position) in stored order. Files that are not DICOM have no identifiers
     and carry their whole geometry in `shape` and `affine` (16 numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`,
     `body_part`, `laterality` and `view_position` hold words of closed lists only; `patient_id`, `institution`,
-    `description`, `race` and the uids are the file's own and must not be written anywhere. `intent` is "presentation"
-    or "processing" for radiographs, `flags` are codes of what was odd and tolerated (TAG_INVALID with the keyword), and
-    `parse_path` is "fast" or "pydicom", whichever parser read it.
+    `description`, `race`, `contrast`, `study_date`, `content_time` and the uids are the file's own and must not be
+    written anywhere. `intent` is "presentation" or "processing" for radiographs, `flags` are codes of what was odd and
+    tolerated (TAG_INVALID with the keyword), and `parse_path` is "fast" or "pydicom", whichever parser read it.
     """
 
     path: Path
@@ -102,8 +102,14 @@ class Header:
     echo_time: float = NAN
     repetition_time: float = NAN
     b_value: float = NAN
+    gradient: tuple[float, ...] | None = None
     temporal: str = ""
     acquisition: str = ""
+    content_time: str = ""
+    component: str = ""
+    kvp: float = NAN
+    contrast: str = ""
+    study_date: str = ""
     kernel: str = ""
     description: str = ""
     rescale_type: str = ""
@@ -212,6 +218,9 @@ def _header(path: Path, size: int, facts: Facts) -> Header:
         instance_number=int(instance) if math.isfinite(instance) else None,
         echo_time=number(told, "EchoTime", NAN), repetition_time=number(told, "RepetitionTime", NAN),
         b_value=b_value(told), temporal=text(told, "TemporalPositionIdentifier") or text(told, "TriggerTime"),
+        gradient=numbers(told, "DiffusionGradientOrientation", 3), content_time=text(told, "ContentTime"),
+        component=text(told, "ComplexImageComponent"), kvp=number(told, "KVP", NAN),
+        contrast=text(told, "ContrastBolusAgent"), study_date=text(told, "StudyDate"),
         acquisition=text(told, "AcquisitionNumber"), kernel=scanners.kernel(text(told, "ConvolutionKernel")),
         description=text(told, "SeriesDescription"), rescale_type=text(told, "RescaleType"),
         spacing_source=frame["source"], oriented=modality in ("CT", "MR"),

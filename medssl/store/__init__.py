@@ -9,10 +9,10 @@ arrays/VOLUME_ID/mask, valid      likewise, uint8: the label map; where a voxel 
 arrays/VOLUME_ID/row.json         what was done to this volume; makes an interrupted run resumable
 """
 
+from medssl.store.integrity import Verdict, verify
 from medssl.store.prepare import Receipt, prepare, prepare_share
 from medssl.store.reader import Store, open_store
 from medssl.store.settings import Preparation
 from medssl.store.shards import Damaged
-from medssl.store.verify import Verdict, verify
 
 __all__ = ["Damaged", "Preparation", "Receipt", "Store", "Verdict", "open_store", "prepare", "prepare_share", "verify"]

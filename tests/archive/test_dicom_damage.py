@@ -77,6 +77,14 @@ def test_encapsulated_pixels_that_are_cut(tmp_path, write_dicom, share):
     assert code(path) == "PIXELDATA_TRUNCATED"
 
 
+def test_fragments_that_do_not_follow_each_other(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "x.dcm", PIXELS, compress=RLE, **PLACED)
+    content = path.read_bytes()
+    second = content.index(b"\xfe\xff\x00\xe0", content.index(b"\xe0\x7f\x10\x00OB") + 16)
+    path.write_bytes(content[:second] + b"\0\0\0\0" + content[second + 4 :])
+    assert code(path) == "PIXELDATA_TRUNCATED"
+
+
 def test_fragments_without_an_end_mark_are_whole(tmp_path, write_dicom):
     path = write_dicom(tmp_path / "x.dcm", PIXELS, compress=RLE, **PLACED)
     content = path.read_bytes()
@@ -281,6 +289,7 @@ def test_rows_of_a_wrong_length_are_no_rows(good):
         ("ISO_IR 192", "Müller·山田".encode(), "Müller·山田"),
         ("GB18030", "王小东".encode("gb18030"), "王小东"),
         ("\\ISO 2022 IR 87", "山田".encode("iso2022_jp"), "山田"),
+        ("ISO 2022 IR 100\\ISO 2022 IR 87", "山田".encode("iso2022_jp"), "山田"),
         ("\\ISO 2022 IR 149", b"\x1b$)C\xb1\xe8", None),
         ("", "Müller".encode("latin-1"), "Müller"),
         ("NO SUCH SET", "Müller".encode("latin-1"), "Müller"),

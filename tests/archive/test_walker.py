@@ -213,6 +213,35 @@ def test_several_frames_are_for_the_general_parser(tmp_path, write_frames):
     assert (header.parse_path, header.frames) == ("pydicom", ((7, 0, 0),))
 
 
+def test_several_frames_without_places_too(tmp_path, write_dicom):
+    header = read_header(write_dicom(tmp_path / "x.dcm", np.zeros((3, 4, 5), np.int16), "DX"))
+    assert (header.parse_path, header.n_frames) == ("pydicom", 3)
+
+
+def inserted(path: Path, element: bytes) -> Path:
+    """The file with an element before its modality."""
+    content = path.read_bytes()
+    at = content.index(b"\x08\x00\x60\x00CS")
+    path.write_bytes(content[:at] + element + content[at:])
+    return path
+
+
+def test_an_element_of_no_known_kind_is_written_without_kinds_inside(tmp_path, write_dicom):
+    inside = b"\x08\x00\x50\x11\x02\0\0\0" + b"1\0" + b"\x28\x00\x10\x00\x02\0\0\0" + b"\x0f\x27"
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + inside + b"\xfe\xff\x0d\xe0\0\0\0\0"
+    unknown = b"\x08\x00\x40\x11UN\0\0\xff\xff\xff\xff" + item + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    header = read_header(inserted(write_dicom(tmp_path / "x.dcm", PIXELS, **PLACED), unknown))
+    assert (header.parse_path, header.rows) == ("fast", 4)
+
+
+def test_a_wanted_element_far_too_long_is_odd(tmp_path, write_dicom, monkeypatch):
+    for length, parser in (20_000, "fast"), (100_000, "pydicom"):
+        told = b"\x08\x00\x3e\x10UT\0\0" + struct.pack("<I", length) + b"x" * length
+        one, other = both(inserted(write_dicom(tmp_path / "x.dcm", PIXELS, **PLACED), told), monkeypatch)
+        assert equal(one, other)
+        assert isinstance(one, Header) and (one.parse_path, len(one.description)) == (parser, length)
+
+
 def test_the_parser_is_not_part_of_what_a_header_says(tmp_path, write_dicom, monkeypatch):
     one, other = both(write_dicom(tmp_path / "x.dcm", PIXELS, **PLACED), monkeypatch)
     assert isinstance(one, Header) and isinstance(other, Header)

@@ -205,3 +205,13 @@ def test_of_a_long_stack_only_the_middle_file_is_opened(cohort, tmp_path):
     for number in (0, 1, 2, 4, 5):
         (tmp_path / "a" / "ct" / f"{number}.dcm").unlink()
     assert [each.reason for each in drawn(cohort, 1)] == [""]
+    volumes = read_cohort(cohort).volumes
+    volumes["shape"] = [np.array([32, 32, 7])] * len(volumes)
+    (whole,) = draw(cohort, volumes, 1, HERE, silent)  # files that are not slices: all of them are needed
+    assert whole.reason == "SOURCE_MISSING"
+
+
+def test_thumbnails_stand_in_order_whoever_draws_them(cohort):
+    order = [*chosen(read_cohort(cohort).volumes, 24)["volume_id"]]
+    assert [each.volume_id for each in drawn(cohort, work=Work(workers=2))] == order
+    assert [each.volume_id for each in drawn(cohort)] == order
