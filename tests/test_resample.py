@@ -65,7 +65,7 @@ def test_any_parallel_grid_as_by_simpleitk(monkeypatch, turn, spacing, shift, or
     assert nearest.voxels.dtype == dtype
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_centres_halfway_between_voxels_as_by_simpleitk(monkeypatch, factor):
     volume = noise((8, 12, 6))
     spacing = np.array(volume.spacing) * factor
