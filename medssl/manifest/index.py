@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from medssl.manifest.pseudonyms import is_shared, pseudonym, read_key
 from medssl.manifest.reading import image_files, listing, mask_files, read_missing, share_of, stem
 from medssl.manifest.receipt import Receipt, described, unmatched, versions
 from medssl.manifest.rows import File, instance_row, label_rows, patient_rows, relative_name, volume_row
-from medssl.manifest.splits import split_of
+from medssl.manifest.splits import official_splits, split_of, within
 from medssl.manifest.tables import (
     FILES,
     INSTANCES,
@@ -185,10 +185,10 @@ def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
     checksums = {file.path: file.crc32c for file in found.files}
     for volume_id, stack in found.stacks:
         first, told = stack.headers[0], found.told[volume_id]
-        mask = _mask(first, card, found.masks)
+        mask = _mask(first, stack.role, told, found)
         volumes.append(volume_row(volume_id, stack, key, told, splits[first.patient_id], has_mask=bool(mask)))
         if stack.status != "excluded":
-            labels += label_rows(volume_id, told, found.table.labels)
+            labels += label_rows(volume_id, told, found.table.labels, card)
         for order, header in enumerate(stack.headers):
             sources.append(
                 {"volume_id": volume_id, "order": order, "path": relative_name(header.path, found.archive),
@@ -202,20 +202,26 @@ def _splits(found: _Found) -> dict[str, str]:
     card = found.card
     people = {stack.headers[0].patient_id for _, stack in found.stacks}
     trains = card.splits.get("train", 0.0) > 0
+    official = official_splits((s.headers[0].patient_id, found.told[name].get("split", "")) for name, s in found.stacks)
     return {
-        who: "train"
+        who: within(who, official[who], card.split_seed, card.splits)
+        if who in official
+        else "train"
         if trains and (len(people) == 1 or known_by_study(who))
         else split_of(who, card.split_seed, card.splits)
         for who in people
     }
 
 
-def _mask(header: Header, card: Card, masks: set[str]) -> str:
+def _mask(header: Header, role: str, told: Mapping[str, str], found: _Found) -> str:
     """The path of a volume's label map, "" when there is none."""
-    name = card.masks.format(
-        stem=stem(header.path), name=header.path.name, series_uid=header.series_uid or stem(header.path)
-    )
-    return name if name in masks else ""
+    card = found.card
+    if card.mask_role and card.mask_role != (told.get("role") or role):
+        return ""
+    about = found.table.about(header, found.archive)
+    parts = {**about, "stem": stem(header.path), "series_uid": header.series_uid or stem(header.path)}
+    name = card.masks.format(**parts).removeprefix("./")
+    return name if name in found.masks else ""
 
 
 def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Rows, list[str]]) -> Receipt:
@@ -223,8 +229,10 @@ def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Ro
     kept = [row for row in volumes if row["status"] != "excluded"]
     table, card = found.table, found.card
     unused = table.unused()
-    bare = [row["volume_id"] for row in _sorted(kept, "volume_id") if card.masks and not row["has_mask"]]
-    untold = [row["volume_id"] for row in _sorted(kept, "volume_id") if card.table and not found.told[row["volume_id"]]]
+    due = [row for row in _sorted(kept, "volume_id") if card.masks and card.mask_role in ("", row["role"])]
+    bare = [row["volume_id"] for row in due if not row["has_mask"]]
+    known = {name for name, s in found.stacks if any(table.has_row(header, found.archive) for header in s.headers)}
+    untold = [row["volume_id"] for row in _sorted(kept, "volume_id") if card.table and row["volume_id"] not in known]
     strangers = {s.headers[0].patient_id for _, s in found.stacks if known_by_study(s.headers[0].patient_id)}
     notes = [
         (len(people) == 1 and kept, "one patient only: all volumes are in one split, nothing is left to judge on"),
@@ -235,11 +243,12 @@ def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Ro
         (lonely, f"{len(lonely)} label maps belong to no volume"),
         (bare, f"{len(bare)} volumes have no label map"),
         (strangers, f"{len(strangers)} studies name no patient; each is kept as a patient of its own, in training only"),
+        *((count, f"{count} {what}") for what, count in sorted(table.heard.items())),
         (shared, "others may read the key of the pseudonyms; chmod 600 it"),
     ]  # fmt: skip
     return Receipt(
         **described(volumes, people, labels, [file.reason for file in found.files]),
-        table_rows_without_image=unmatched(pseudonym(key, DOMAINS[table.key], name) for name in unused),
+        table_rows_without_image=unmatched(pseudonym(key, DOMAINS.get(table.key, table.key), name) for name in unused),
         volumes_without_table_row=unmatched(untold),
         label_maps_without_image=unmatched(pseudonym(key, "instance", name) for name in lonely),
         volumes_without_label_map=unmatched(bare),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from medssl.errors import UserError
 
 
 def split_of(patient_id: str, seed: str, fractions: Mapping[str, float]) -> str:
@@ -20,3 +22,24 @@ def split_of(patient_id: str, seed: str, fractions: Mapping[str, float]) -> str:
         if place < edge:
             return name
     return max(fractions, key=lambda name: fractions[name])
+
+
+def official_splits(told: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The split (or several with + between) that the makers of a data set gave each patient; "" tells nothing.
+
+    Raises UserError for patients with two: whoever is trained on must not be judged on.
+    """
+    heard: dict[str, set[str]] = {}
+    for who, word in told:
+        if word:
+            heard.setdefault(who, set()).add(word)
+    if torn := sum(len(words) > 1 for words in heard.values()):
+        raise UserError(f"{torn} patients are in two splits of the card; mend the split column, or the patients' ids")
+    return {who: words.pop() for who, words in heard.items()}
+
+
+def within(patient_id: str, word: str, seed: str, fractions: Mapping[str, float]) -> str:
+    """The split of a patient whom the makers put into `word`; of "train+val" one of the two, as `fractions` say."""
+    names = word.split("+")
+    total = sum(fractions.get(name, 0.0) for name in names)
+    return split_of(patient_id, seed, {name: fractions.get(name, 0.0) / total for name in names}) if total else names[0]
