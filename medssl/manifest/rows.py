@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.archive.headers import Header
-from medssl.manifest.card import KEYS, PLACED, Card, groups_of, source_of
+from medssl.manifest.card import KEYS, PLACED, Card, source_of
 from medssl.manifest.demographics import UNKNOWN, age_band, age_of, agreed, sex_of
 from medssl.manifest.labels import Rule
 from medssl.manifest.pseudonyms import pseudonym
@@ -135,7 +135,7 @@ def _patient(pid: str, entries: list[tuple[Row, Header, dict[str, str]]], card: 
     )
     ages = [row["age_years"] for row, _, _ in entries if not math.isnan(row["age_years"])]
     age = min(ages) if ages else math.nan
-    further = sorted(set(card.columns) - PLACED - set(KEYS) - set(groups_of(card)))
+    further = sorted(set(card.columns) - PLACED - {*KEYS, card.key})
     return {
         "patient_pid": pid, "sex": sex, "race": race,
         "ethnicity": ethnicity,

@@ -31,11 +31,13 @@ class Sheet:
 
 
 def sheet_files(name: str, archive: Path) -> list[Path]:
-    """The files that a table's name in a card means: sorted where it is a glob, several with + between."""
+    """The files that a table's name in a card means: sorted where it is a glob, several with + between. A glob without a
+    match stands for itself: a file that is not there.
+    """
     files = []
     for part in name.split(BESIDE):
-        whole = PurePath(part).is_absolute()
-        files += [Path(part)] if whole else sorted(archive.glob(part)) if set(part) & set("*?[") else [archive / part]
+        glob = set(part) & set("*?[") and not PurePath(part).is_absolute()
+        files += (sorted(archive.glob(part)) if glob else []) or [archive / part]
     return files
 
 
@@ -44,7 +46,7 @@ def read_sheet(name: str, archive: Path, card: str) -> Sheet:
     columns: tuple[str, ...] = ()
     rows: list[tuple[Path, int, Cells]] = []
     files = sheet_files(name, archive)
-    if missing := [path for path in files or [archive / name] if not path.is_file()]:
+    if missing := [path for path in files if not path.is_file()]:
         raise UserError(f"{missing[0]}: the card's table is not there; check `table`, `joins` in the card {card}")
     for path in files:
         heading, found = read_cells(path)

@@ -125,7 +125,11 @@ def test_fairvision_without_its_summary_or_with_an_unknown_word(archive, importe
     npz(archive / "Training" / "data_00001.npz", **FAIR, dr_subtype="pdr")
     with pytest.raises(UserError, match=r"data_summary_dr.csv: the card's table is not there"):
         imported("harvard_fairvision_dr")
-    text(archive / "data_summary_dr.csv", SUMMARY, "data_00001.npz,72,female,martian,hispanic,english,single,1,no,training")
+    text(
+        archive / "data_summary_dr.csv",
+        SUMMARY,
+        "data_00001.npz,72,female,martian,hispanic,english,single,1,no,training",
+    )
     with pytest.raises(UserError, match=r"data_summary_dr.csv: row 2: race: holds a code") as error:
         imported("harvard_fairvision_dr")
     assert "martian" not in str(error.value)
