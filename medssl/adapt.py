@@ -75,7 +75,7 @@ def finetune(
     torch.manual_seed(settings.seed)
     model = build_model(recipe)
     target = model.head.target
-    rows = select(store_, recipe.get("data", {}), split="train", target=target)
+    rows = select(store_, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
     if target != "mask" and rows[target].nunique() < 2:
         raise UserError(
             f"label {target!r}: all {len(rows)} training volumes have the value {rows[target].iloc[0]:g}; a classifier "

@@ -56,7 +56,7 @@ def predict(
     settings = make(Training, record["recipe"].get("finetune", {}), "finetune")
     fabric = find_place(settings.precision)
     model = model.to(fabric.device).eval()
-    rows = _rows(store_, record["recipe"], splits, model.head.target)
+    rows = _rows(store_, record["recipe"], splits, model)
     crops = build_views(record["recipe"]["views"]).crops
     answers = []
     for place in progress(range(len(rows)), "predicting", len(rows)):
@@ -89,11 +89,11 @@ def load_model(run: Path, record: dict[str, Any]) -> Supervised:
     return model
 
 
-def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], target: str) -> pd.DataFrame:
-    found = []
+def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Supervised) -> pd.DataFrame:
+    found, target, channels = [], model.head.target, model.trunk.channels
     for split in splits:
         try:
-            found.append(select(store, recipe.get("data", {}), split=split, target=target))
+            found.append(select(store, recipe.get("data", {}), split=split, target=target, channels=channels))
         except UserError as error:
             reason = error
     if not found:

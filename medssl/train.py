@@ -123,7 +123,7 @@ def pretrain(recipe: Section, store: Path | str, run: Path | str, *, progress: P
     method = build_method(recipe["method"], trunk)
     if method.views > views.count:
         raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
-    rows = select(store_, recipe.get("data", {}), split="train")
+    rows = select(store_, recipe.get("data", {}), split="train", channels=trunk.channels)
     open_run(run, recipe, store_, {"kind": "pretrain", "volumes": len(rows)})
     group = "scanner" if views.count > 1 else ""
     fit(

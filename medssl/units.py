@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 import traceback
 from collections import deque
@@ -66,6 +67,14 @@ class Work:
 
 HERE = Work()
 """All in this process."""
+
+
+def share_from(text: str) -> tuple[int, int]:
+    """Share i of n from "i/n". Raises UserError for anything else."""
+    told = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not told or not 1 <= int(told.group(1)) <= int(told.group(2)):
+        raise UserError(f"--shard {text}: write i/n with i from 1 to n, e.g. --shard 3/16")
+    return int(told.group(1)), int(told.group(2))
 
 
 def map_units(

@@ -82,7 +82,7 @@ def read_stack(stack: Stack) -> Volume:
     from medssl.archive.pixels import read_dataset
     from medssl.volume import Volume
 
-    reader = {"CT": ct, "MR": mr, "OPT": oct, "DX": xray, "CR": xray}[stack.modality]
+    reader = {"CT": ct, "MR": mr, "OPT": oct, "DX": xray, "CR": xray, "MG": xray}[stack.modality]
     found = [reader.values(read_dataset(header.path), header.path.name) for header in stack.headers]
     values, real = (np.concatenate([_as_frames(pair[n]) for pair in found]) for n in (0, 1))
     first = stack.headers[0]

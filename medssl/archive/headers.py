@@ -3,59 +3,58 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medssl.archive import scanners
 from medssl.archive.reasons import Refusal
+from medssl.archive.sop_classes import FOR_PROCESSING, PICTURE_SOPS, VOLUME_SOPS, route
+from medssl.archive.subject import age_of, sex_of
+from medssl.archive.tags import NAN, Facts, converted, first_item, items, number, numbers, text, to_float, words
+from medssl.archive.walker import FIRST_BYTES, walk
 from medssl.errors import UserError
 
-NAN = float("nan")
+__all__ = [
+    "PICTURE_SOPS",
+    "VOLUME_SOPS",
+    "Header",
+    "find_files",
+    "number",
+    "numbers",
+    "read_header",
+    "text",
+    "to_float",
+]
 
 MAXIMUM_VOXELS = 1_500_000_000
 """Largest picture that a header may claim; more is a mistake or an attack."""
 
+LONGEST_AXIS, MOST_FRAMES = 16_384, 20_000
+"""Largest picture, along one axis and in frames, that a header may claim."""
+
+MOST_PACKED = 1100
+"""How many bytes of picture a byte of file may stand for; no codec packs a real picture as tightly."""
+
 SAME_COSINES = 1e-3
 """Distance of direction cosines below which two frames of a file have one orientation."""
 
-VOLUME_SOPS = {
-    "1.2.840.10008.5.1.4.1.1.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
-    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.77.1.5.4": "OPT",
-}
-"""SOP classes read as volumes, and the modality each stands for."""
+NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
+"""Transfer syntaxes whose pixel bytes are stored as they are."""
 
-PICTURE_SOPS = {
-    "1.2.840.10008.5.1.4.1.1.1": "CR",
-    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
-    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
-}
-"""SOP classes read as radiographs."""
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", ".ds_store", "version", "lockfile", "autorun.inf"}
+"""Names, in small letters, of what operating systems and export programs leave beside images."""
 
-SECONDARY_SOP = "1.2.840.10008.5.1.4.1.1.7"
-DERIVED = {"SECONDARY", "SCREEN SAVE", "LOCALIZER", "PROJECTION IMAGE", "MPR", "CPR", "REPORT", "CSA REPORT"}
-"""Words of ImageType that mean: not an acquisition. Secondary on its own is common for ADC maps and stays in for MR."""
+CONTENTS = {
+    b"PK\x03\x04": "PACKED_ARCHIVE", b"\x1f\x8b": "PACKED_ARCHIVE", b"7z\xbc\xaf'\x1c": "PACKED_ARCHIVE",
+    b"Rar!": "PACKED_ARCHIVE", b"BZh": "PACKED_ARCHIVE", b"\xfd7zXZ": "PACKED_ARCHIVE", b"%PDF": "DOCUMENT",
+}  # fmt: skip
+"""How files begin that are not medical images themselves, and what they are."""
 
-NATIVE = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12, "1.2.840.10008.1.2.2": 12}
-"""Transfer syntaxes whose pixel bytes are stored as they are, and how many bytes of tag and length precede them."""
-
-TAGS = [
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "Manufacturer", "PatientID",
-    "ManufacturerModelName", "InstitutionName", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate",
-    "EthnicGroup", "BodyPartExamined", "Laterality", "ImageLaterality", "ViewPosition", "StudyInstanceUID",
-    "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor", "Rows", "Columns",
-    "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "PhotometricInterpretation", "BurnedInAnnotation",
-    "EchoTime", "RepetitionTime", "EchoNumbers", "DiffusionBValue", "SequenceName", "ScanningSequence",
-    "SeriesDescription", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "ConvolutionKernel",
-    "RescaleType", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-]  # fmt: skip
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How the preamble of a file begins that is a TIFF picture as well, which DICOM allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,11 @@ class Header:
 
     `position`, `orientation` and `pixel_spacing` are DICOM's (LPS mm, row then column); a multi-frame file has one
     entry of `frames` for each of its frames (position) in stored order. Files that are not DICOM have no identifiers
-    and carry their whole geometry in `shape` and `affine` (16 numbers, RAS+).
+    and carry their whole geometry in `shape` and `affine` (16 numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`,
+    `body_part`, `laterality` and `view_position` hold words of closed lists only; `patient_id`, `institution`,
+    `description`, `race`, `contrast`, `study_date`, `content_time` and the uids are the file's own and must not be
+    written anywhere. `intent` is "presentation" or "processing" for radiographs, `flags` are codes of what was odd and
+    tolerated (TAG_INVALID with the keyword), and `parse_path` is "fast" or "pydicom", whichever parser read it.
     """
 
     path: Path
@@ -99,8 +102,14 @@ class Header:
     echo_time: float = NAN
     repetition_time: float = NAN
     b_value: float = NAN
+    gradient: tuple[float, ...] | None = None
     temporal: str = ""
     acquisition: str = ""
+    content_time: str = ""
+    component: str = ""
+    kvp: float = NAN
+    contrast: str = ""
+    study_date: str = ""
     kernel: str = ""
     description: str = ""
     rescale_type: str = ""
@@ -108,6 +117,10 @@ class Header:
     affine: tuple[float, ...] = ()
     spacing_source: str = "header"
     oriented: bool = True
+    age_source: str = ""
+    intent: str = ""
+    flags: tuple[str, ...] = ()
+    parse_path: str = field(default="", compare=False)
 
 
 def find_files(root: Path | str, pattern: str = "") -> list[Path]:
@@ -132,94 +145,114 @@ def read_header(path: Path) -> Header:
     for endings, reader in files.HEADER_READERS.items():
         if name.endswith(endings):
             return reader(path, size)
-    if _looks_like_dicom(path):
-        return _dicom_header(path, size)
-    raise Refusal("NOT_AN_ARCHIVE_FILE", path.name)
+    if name in SYSTEM_FILES or name.startswith("._"):
+        raise Refusal("SYSTEM_FILE", path.name)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        start = os.pread(descriptor, FIRST_BYTES, 0)
+        if not _looks_like_dicom(start):
+            raise Refusal(_other_content(start), path.name)
+        return _header(path, size, walk(descriptor, size, start) or _parsed(path, size))
+    except RecursionError:
+        raise Refusal("NESTED_TOO_DEEP", path.name) from None
+    finally:
+        os.close(descriptor)
 
 
-def _looks_like_dicom(path: Path) -> bool:
+def _looks_like_dicom(start: bytes) -> bool:
     """Part 10 with its preamble, or a bare data set that starts with group 2 or 8."""
-    with path.open("rb") as file:
-        start = file.read(132)
     if start[128:132] == b"DICM":
         return True
     group = int.from_bytes(start[:2], "little") if len(start) > 8 else 0
     return group in (2, 8) and ((start[4:6].isalpha() and start[4:6].isupper()) or start[6:8] == b"\0\0")
 
 
-def _dicom_header(path: Path, size: int) -> Header:
-    import pydicom
+def _other_content(start: bytes) -> str:
+    for magic, code in CONTENTS.items():
+        if start.startswith(magic):
+            return code
+    return "PACKED_ARCHIVE" if start[257:262] == b"ustar" else "NOT_AN_ARCHIVE_FILE"
+
+
+def _parsed(path: Path, size: int) -> Facts:
+    from medssl.archive.parsed import parse
 
     try:
-        with pydicom.config.disable_value_validation(), path.open("rb") as file:
-            data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*TAGS, *PRIVATE_TAGS])
-            return _from_dataset(path, size, data, size - file.tell())
-    except Refusal:
+        return parse(path, size)
+    except (Refusal, RecursionError, MemoryError):
         raise
     except Exception as error:  # a broken file breaks a parser in any way; the text of the error may name a patient
+        if isinstance(error, OSError) and error.errno:  # not the file but its disk
+            raise
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
 
 
-def _from_dataset(path: Path, size: int, data: Any, left: int) -> Header:
-    sop = text(data, "SOPClassUID")
-    modality = route(path, data, sop)
-    syntax = str(getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", "") or "")
-    rows, columns = (int(number(data, tag, 0)) for tag in ("Rows", "Columns"))
-    n_frames = int(number(data, "NumberOfFrames", 1)) or 1
-    _check_size(path, left, data, syntax, rows * columns * n_frames)
-    frame = frame_geometry(data)
+def _header(path: Path, size: int, facts: Facts) -> Header:
+    told, invalid = converted(facts.raw)
+    told |= facts.sequences
+    modality = route(path.name, told)
+    sop = text(told, "SOPClassUID") or text(told, "MediaStorageSOPClassUID")
+    rows, columns = int(number(told, "Rows", 0)), int(number(told, "Columns", 0))
+    n_frames = int(number(told, "NumberOfFrames", 1)) or 1
+    _check_pixels(path, facts, (rows, columns, n_frames), number(told, "BitsAllocated", 8))
+    frame = frame_geometry(told)
+    age_years, age_source = age_of(told)
+    instance = number(told, "InstanceNumber", NAN)
+    laterality = frame["laterality"] or text(told, "ImageLaterality") or text(told, "Laterality")
+    picture = sop in PICTURE_SOPS
     return Header(
-        path=path, size=size, kind="dicom", modality=modality, sop_class_uid=sop, transfer_syntax=syntax,
-        patient_id=text(data, "PatientID"), study_uid=text(data, "StudyInstanceUID"),
-        series_uid=text(data, "SeriesInstanceUID"), sop_uid=text(data, "SOPInstanceUID"),
-        sex=text(data, "PatientSex"), race=text(data, "EthnicGroup"), age_years=age_of(data),
-        manufacturer=text(data, "Manufacturer"), model=text(data, "ManufacturerModelName"),
-        institution=text(data, "InstitutionName"), body_part=text(data, "BodyPartExamined"),
-        laterality=frame["laterality"] or text(data, "ImageLaterality") or text(data, "Laterality"),
-        view_position=text(data, "ViewPosition"), n_frames=n_frames, rows=rows, columns=columns,
-        image_type=tuple(str(part).upper() for part in _many(data, "ImageType")),
-        frame_of_reference=text(data, "FrameOfReferenceUID"),
-        position=numbers(data, "ImagePositionPatient", 3), orientation=frame["orientation"],
+        path=path, size=size, kind="dicom", modality=modality, sop_class_uid=sop, transfer_syntax=facts.syntax,
+        patient_id=text(told, "PatientID"), study_uid=text(told, "StudyInstanceUID"),
+        series_uid=text(told, "SeriesInstanceUID"), sop_uid=text(told, "SOPInstanceUID"),
+        sex=sex_of(told), race=text(told, "EthnicGroup"), age_years=age_years, age_source=age_source,
+        manufacturer=scanners.vendor(text(told, "Manufacturer")),
+        model=scanners.model(text(told, "ManufacturerModelName")),
+        institution=text(told, "InstitutionName"),
+        body_part=scanners.listed(text(told, "BodyPartExamined"), scanners.BODY_PARTS),
+        laterality=scanners.listed(laterality, scanners.SIDES),
+        view_position=scanners.listed(text(told, "ViewPosition"), scanners.VIEWS),
+        n_frames=n_frames, rows=rows, columns=columns, image_type=words(told, "ImageType"),
+        frame_of_reference=text(told, "FrameOfReferenceUID"),
+        position=numbers(told, "ImagePositionPatient", 3), orientation=frame["orientation"],
         pixel_spacing=frame["spacing"], frames=frame["positions"],
-        instance_number=int(n) if math.isfinite(n := number(data, "InstanceNumber", NAN)) else None,
-        echo_time=number(data, "EchoTime", NAN), repetition_time=number(data, "RepetitionTime", NAN),
-        b_value=b_value(data), temporal=text(data, "TemporalPositionIdentifier") or text(data, "TriggerTime"),
-        acquisition=text(data, "AcquisitionNumber"), kernel=text(data, "ConvolutionKernel"),
-        description=text(data, "SeriesDescription"), rescale_type=text(data, "RescaleType"),
+        instance_number=int(instance) if math.isfinite(instance) else None,
+        echo_time=number(told, "EchoTime", NAN), repetition_time=number(told, "RepetitionTime", NAN),
+        b_value=b_value(told), temporal=text(told, "TemporalPositionIdentifier") or text(told, "TriggerTime"),
+        gradient=numbers(told, "DiffusionGradientOrientation", 3), content_time=text(told, "ContentTime"),
+        component=text(told, "ComplexImageComponent"), kvp=number(told, "KVP", NAN),
+        contrast=text(told, "ContrastBolusAgent"), study_date=text(told, "StudyDate"),
+        acquisition=text(told, "AcquisitionNumber"), kernel=scanners.kernel(text(told, "ConvolutionKernel")),
+        description=text(told, "SeriesDescription"), rescale_type=text(told, "RescaleType"),
         spacing_source=frame["source"], oriented=modality in ("CT", "MR"),
+        intent=("processing" if sop in FOR_PROCESSING else "presentation") if picture else "",
+        flags=_flags(facts, invalid), parse_path=facts.parse_path,
     )  # fmt: skip
 
 
-def route(path: Path, data: Any, sop: str) -> str:
-    """The modality of an image that is read; Refusal for every other object."""
-    kinds = {str(part).upper() for part in _many(data, "ImageType")}
-    if sop == SECONDARY_SOP or sop.startswith(SECONDARY_SOP + "."):
-        raise Refusal("DERIVED_OR_SC", path.name)
-    modality = VOLUME_SOPS.get(sop) or PICTURE_SOPS.get(sop)
-    if modality is None:
-        image = "Rows" in data and sop.startswith("1.2.840.10008.5.1.4.1.1.")
-        raise Refusal("UNSUPPORTED_SOP" if image else "NON_IMAGE_SOP", path.name, sop)
-    if "MOSAIC" in kinds:
-        raise Refusal("MOSAIC_UNSUPPORTED", path.name)
-    derived = kinds & (DERIVED - ({"SECONDARY"} if modality == "MR" else set()))
-    if derived:
-        raise Refusal("DERIVED_OR_SC", path.name, sorted(derived)[0])
-    if text(data, "BurnedInAnnotation").upper() == "YES":
-        raise Refusal("BURNED_IN", path.name)
-    if not number(data, "Rows", 0) or not number(data, "Columns", 0):
-        raise Refusal("NO_PIXELS", path.name)
-    if number(data, "SamplesPerPixel", 1) != 1:
-        raise Refusal("COLOR_IMAGE", path.name)
-    return modality
+def _flags(facts: Facts, invalid: list[str]) -> tuple[str, ...]:
+    """Codes of what was odd in a file that is read all the same."""
+    odd = sorted(":".join(("TAG_INVALID", name)) for name in invalid)
+    if facts.preamble.strip(b"\0") and not facts.preamble.startswith(TIFF):
+        odd.insert(0, "PREAMBLE_NONZERO")
+    return tuple(odd)
 
 
-def _check_size(path: Path, left: int, data: Any, syntax: str, voxels: int) -> None:
-    """Nothing; Refusal where the `left` bytes from the pixels' tag on are too few for the picture."""
-    if voxels > MAXIMUM_VOXELS:
+def _check_pixels(path: Path, facts: Facts, shape: tuple[int, int, int], bits: float) -> None:
+    """Nothing; Refusal where the file cannot hold the picture that its header claims."""
+    voxels, pixels = math.prod(shape), facts.pixels
+    expected = math.ceil(voxels * bits / 8)
+    if max(shape[:2]) > LONGEST_AXIS or shape[2] > MOST_FRAMES or max(voxels, expected // 8) > MAXIMUM_VOXELS:
         raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels")
-    expected = voxels * math.ceil(number(data, "BitsAllocated", 8) / 8)
-    if syntax in NATIVE and left < expected + NATIVE[syntax]:
-        raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{left} bytes, {expected} needed")
+    if pixels is None:
+        raise Refusal("NO_PIXELS", path.name)
+    if facts.syntax in NATIVE:
+        have = min(pixels.left, pixels.length) if pixels.length >= 0 else pixels.left
+        if have < expected or pixels.left + 1 < pixels.length:  # one byte of padding may be missing
+            raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{have} bytes, {expected} needed")
+    elif not pixels.whole or pixels.left < pixels.length:
+        raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{pixels.left} bytes")
+    elif expected > pixels.left * MOST_PACKED:
+        raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {pixels.left} bytes")
 
 
 def frame_geometry(data: Any) -> dict[str, Any]:
@@ -231,16 +264,16 @@ def frame_geometry(data: Any) -> dict[str, Any]:
         spacing = tuple(mm / factor for mm in imager)
     orientation, laterality = numbers(data, "ImageOrientationPatient", 6), ""
     turned, positions = False, []
-    shared = list(_many(data, "SharedFunctionalGroupsSequence"))
-    each = list(_many(data, "PerFrameFunctionalGroupsSequence"))
+    shared = list(items(data, "SharedFunctionalGroupsSequence"))
+    each = list(items(data, "PerFrameFunctionalGroupsSequence"))
     for group in [*shared, *each]:
-        spacing = spacing or numbers(_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
-        found = numbers(_item(group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+        spacing = spacing or numbers(first_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
+        found = numbers(first_item(group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
         turned = turned or bool(orientation and found and math.dist(orientation, found) > SAME_COSINES)
         orientation = orientation or found
-        laterality = laterality or text(_item(group, "FrameAnatomySequence"), "FrameLaterality")
+        laterality = laterality or text(first_item(group, "FrameAnatomySequence"), "FrameLaterality")
     for group in each:
-        place = numbers(_item(group, "PlanePositionSequence"), "ImagePositionPatient", 3)
+        place = numbers(first_item(group, "PlanePositionSequence"), "ImagePositionPatient", 3)
         if place is not None:
             positions.append(place)
     if spacing is None:
@@ -253,7 +286,11 @@ def frame_geometry(data: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-PRIVATE_TAGS = [0x00190010, 0x0019100C, 0x00430010, 0x00431039]
+B_VALUES = (
+    ("SiemensHeader", "SIEMENS", "SiemensBValue"), ("GEHeader", "GEMS", "GEBValue"),
+    ("PhilipsHeader", "PHILIPS", "PhilipsBValue"), ("UIHHeader", "IMAGE PRIVATE", "UIHBValue"),
+)  # fmt: skip
+"""Private elements: whose they are, how that name begins, and the one that holds the diffusion weighting."""
 
 
 def b_value(data: Any) -> float:
@@ -261,65 +298,9 @@ def b_value(data: Any) -> float:
     standard = number(data, "DiffusionBValue", NAN)
     if math.isfinite(standard):
         return standard
-    if "SIEMENS" in str(data.get(0x00190010, "")) and 0x0019100C in data:
-        return to_float(data[0x0019100C].value)
-    if "GEMS" in str(data.get(0x00430010, "")) and 0x00431039 in data:
-        first = data[0x00431039].value
-        return to_float(first[0] if isinstance(first, Sequence) and not isinstance(first, str) else first) % 100_000
+    for owner, name, element in B_VALUES:
+        if name in text(data, owner).upper() and element in data:
+            found = number(data, element, NAN)
+            return found % 100_000 if element == "GEBValue" else found  # GE adds a flag of 1e9
     named = re.search(r"ep_b(\d+)", text(data, "SequenceName"))
     return float(named.group(1)) if named else NAN
-
-
-def age_of(data: Any) -> float:
-    """Age in years at the study, from PatientAge or else from the dates; nan when neither is believable."""
-    told = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY]?)\s*", text(data, "PatientAge").upper())
-    if told:
-        years = int(told.group(1)) / {"D": 365.25, "W": 52.18, "M": 12.0}.get(told.group(2), 1.0)
-        return years if 0 < years <= 120 else NAN
-    born, studied = text(data, "PatientBirthDate"), text(data, "StudyDate")
-    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", studied):
-        years = int(studied[:4]) - int(born[:4]) - (studied[4:] < born[4:])
-        return float(years) if 0 < years <= 120 else NAN
-    return NAN
-
-
-def text(data: Any, keyword: str) -> str:
-    """A tag as trimmed text, "" when it is absent."""
-    value = data.get(keyword) if data is not None else None
-    return "" if value is None else str(value).strip(" \0")
-
-
-def number(data: Any, keyword: str, otherwise: float) -> float:
-    """A tag as a number, `otherwise` when it is absent or is none."""
-    value = data.get(keyword) if data is not None else None
-    found = to_float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) and value else value)
-    return found if math.isfinite(found) else otherwise
-
-
-def numbers(data: Any, keyword: str, count: int) -> tuple[float, ...] | None:
-    """A tag as `count` finite numbers, None when it is anything else."""
-    value = data.get(keyword) if data is not None else None
-    if value is None or isinstance(value, str) or len(value) != count:
-        return None
-    found = tuple(to_float(item) for item in value)
-    return found if all(map(math.isfinite, found)) else None
-
-
-def to_float(value: Any) -> float:
-    """A number from what a header holds (a decimal comma is tolerated); nan for anything else."""
-    try:
-        return float(value.decode() if isinstance(value, bytes) else str(value).replace(",", "."))
-    except (TypeError, ValueError):
-        return NAN
-
-
-def _many(data: Any, keyword: str) -> Iterator[Any]:
-    value = data.get(keyword)
-    if value is None or value == "":
-        return
-    yield from ([value] if isinstance(value, str) else value)
-
-
-def _item(data: Any, keyword: str) -> Any:
-    value = data.get(keyword)
-    return value[0] if value else None

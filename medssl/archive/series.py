@@ -35,14 +35,22 @@ FEWEST_OF_SEVERAL_ORIENTATIONS = 8
 """Slices that a volume needs; more when the series holds several orientations, as localizers do."""
 
 SPLITS: dict[str, Callable[[Header], object]] = {
-    "b_value": lambda h: h.b_value if h.b_value == h.b_value else None,
-    "echo_time": lambda h: h.echo_time if h.echo_time == h.echo_time else None,
+    "b_value": lambda h: h.b_value,
+    "direction": lambda h: h.gradient and tuple(round(part, 3) for part in h.gradient),
+    "echo_time": lambda h: h.echo_time,
     "image_type": lambda h: h.image_type[2:],
+    "component": lambda h: h.component,
     "temporal": lambda h: h.temporal,
     "acquisition": lambda h: h.acquisition,
     "kernel": lambda h: h.kernel,
+    "energy": lambda h: h.kvp,
+    "contrast": lambda h: h.contrast,
+    "time": lambda h: h.content_time,
 }
 """What may tell slices at one position apart, in the order in which it is tried."""
+
+MOST_SPLITS = 3
+"""Tags that are tried together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,18 +175,30 @@ def _by_orientation(headers: list[Header]) -> list[Stack]:
 
 
 def _by_tags(headers: list[Header], split_by: str, fewest: int) -> list[Stack]:
-    """One stack when no position repeats; else the fewest tags that tell the slices at each position apart."""
-    if not _repeats(headers):
+    """One stack when no position repeats; else the fewest tags that make volumes of the slices.
+
+    Where no tags do so without a remainder, the fewest that tell the slices at each position apart: one of the volumes
+    lacks a slice, the others are kept.
+    """
+    if not _is_sound(headers[0]) or not _repeats(headers):
         return [_with_role(_validated(headers, split_by, fewest))]
-    for count in (1, 2):
-        for names in combinations(SPLITS, count):
+    partly: list[Stack] = []
+    telling = [name for name, of in SPLITS.items() if len({str(of(header)) for header in headers}) > 1]
+    for count in range(1, MOST_SPLITS + 1):
+        for names in combinations(telling, count):
             parts: dict[tuple[str, ...], list[Header]] = {}
             for header in headers:
                 parts.setdefault(tuple(str(SPLITS[name](header)) for name in names), []).append(header)
-            if len(parts) > 1 and not any(_repeats(part) for part in parts.values()):
-                label = "+".join(filter(None, [split_by, *names]))
-                return [_with_role(_validated(part, label, fewest)) for _, part in sorted(parts.items())]
-    return [_left_out(headers, "AMBIGUOUS_STACK", split_by)]
+            if any(_repeats(part) for part in parts.values()):
+                continue
+            label = "+".join(filter(None, [split_by, *names]))
+            stacks = [_with_role(_validated(part, label, fewest)) for _, part in sorted(parts.items())]
+            kept = [stack for stack in stacks if stack.status != "excluded"]
+            if len(kept) == len(stacks):
+                return stacks
+            if kept and not partly:
+                partly = stacks
+    return partly or [_left_out(headers, "AMBIGUOUS_STACK", split_by)]
 
 
 def _with_role(stack: Stack) -> Stack:
@@ -195,14 +215,21 @@ def _repeats(headers: Sequence[Header]) -> bool:
     return bool((np.diff(places) < SAME_POSITION_MM).any())
 
 
+def _is_sound(header: Header) -> bool:
+    """Whether the direction cosines are of length 1 and at right angles, and the pixels have a size."""
+    cosines = np.array(header.orientation)
+    x, y = cosines[:3], cosines[3:]
+    unit = max(abs(np.linalg.norm(x) - 1), abs(np.linalg.norm(y) - 1)) < COSINE_TOLERANCE
+    return bool(unit and abs(x @ y) <= COSINE_TOLERANCE and min(header.pixel_spacing or (0.0,)) > 0)
+
+
 def _validated(headers: Sequence[Header], split_by: str, fewest: int) -> Stack:
     """The stack in order along the normal with its affine, or left out with the reason."""
     first = headers[0]
     cosines = np.array(first.orientation)
     x, y = cosines[:3], cosines[3:]
     row, column = first.pixel_spacing or (0.0, 0.0)
-    sound = abs(np.linalg.norm(x) - 1) < COSINE_TOLERANCE and abs(np.linalg.norm(y) - 1) < COSINE_TOLERANCE
-    if not sound or abs(x @ y) > COSINE_TOLERANCE or min(row, column) <= 0:
+    if not _is_sound(first):
         return _left_out(headers, "BAD_GEOMETRY", split_by)
     if len(headers) < fewest:
         single = "SINGLE_SLICE" if len(headers) == 1 and not split_by else "LOCALIZER_OR_TOO_FEW"
@@ -211,7 +238,7 @@ def _validated(headers: Sequence[Header], split_by: str, fewest: int) -> Stack:
     order = sorted(headers, key=lambda header: float(np.dot(header.position or (), normal)))
     places = np.array([header.position for header in order])
     gaps = np.diff(places @ normal)
-    step = float(np.median(gaps))
+    step = float(np.percentile(gaps, 50, method="lower"))  # of two middle gaps, one could be the missing slice's
     if step < SAME_POSITION_MM:
         return _left_out(headers, "AMBIGUOUS_STACK", split_by)
     if np.abs(gaps / step - 1).max() > SLICE_GAP_TOLERANCE:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.archive.headers import Header
+from medssl.archive.scanners import SIDES, VIEWS, listed
 from medssl.manifest.card import KEYS, PLACED, Card, source_of
 from medssl.manifest.demographics import UNKNOWN, age_band, age_of, agreed, sex_of
 from medssl.manifest.labels import Rule
@@ -16,18 +17,6 @@ from medssl.manifest.pseudonyms import pseudonym
 
 if TYPE_CHECKING:
     from medssl.archive.series import Stack
-
-WORDS = {"L", "R", "AP", "PA", "LL", "RL", "LATERAL"}
-"""Laterality and view positions that leave a header; anything else could be free text."""
-
-BODY_PARTS = {
-    "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "AORTA", "BLADDER", "BRAIN", "BREAST", "CALF", "CHEST", "CHESTABDOMEN",
-    "CHESTABDPELVIS", "CLAVICLE", "COLON", "CSPINE", "ELBOW", "ESOPHAGUS", "EXTREMITY", "EYE", "FEMUR", "FINGER", "FOOT",
-    "HAND", "HEAD", "HEADNECK", "HEART", "HIP", "HUMERUS", "JAW", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "LUNG",
-    "NECK", "ORBIT", "PANCREAS", "PELVIS", "PROSTATE", "RETINA", "RIB", "SHOULDER", "SINUS", "SKULL", "SPINE", "SPLEEN",
-    "SSPINE", "STERNUM", "TEETH", "THIGH", "THORAX", "TOE", "TSPINE", "UTERUS", "WHOLEBODY", "WRIST",
-}  # fmt: skip
-"""Body parts that leave a header (DICOM PS3.16 annex L, the common ones); anything else could be free text."""
 
 OLDEST_TOLD = 90.0
 """Years at which ages are capped: so few people are older that an exact age identifies (HIPAA Safe Harbor)."""
@@ -79,15 +68,16 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "volume_id": volume_id,
         "series_pid": pseudonym(key, "series", first.series_uid),
         "study_pid": pseudonym(key, "study", first.study_uid),
+        "frame_pid": pseudonym(key, "frame", first.frame_of_reference),
         "patient_pid": pseudonym(key, "patient", first.patient_id),
         "split": "excluded" if left_out else split,
         "modality": stack.modality,
         "role": told.get("role") or stack.role,
         "site": told.get("site") or _site(key, first.institution),
         "scanner": told.get("scanner") or f"{first.manufacturer} {first.model}".strip() or UNKNOWN,
-        "body_part": first.body_part.upper() if first.body_part.upper() in BODY_PARTS else UNKNOWN,
-        "laterality": _word(told.get("laterality") or first.laterality),
-        "view_position": _word(told.get("view_position") or first.view_position),
+        "body_part": first.body_part or UNKNOWN,
+        "laterality": listed(told.get("laterality") or first.laterality, SIDES) or UNKNOWN,
+        "view_position": listed(told.get("view_position") or first.view_position, VIEWS) or UNKNOWN,
         "shape": [int(n) for n in stack.shape],
         "spacing": [] if affine is None else [math.hypot(*affine[:3, axis]) for axis in range(3)],
         "affine": [] if affine is None else [float(value) for value in affine.ravel()],
@@ -169,10 +159,6 @@ def _age(told: Mapping[str, str], header: Header) -> float:
 def _site(key: bytes, institution: str) -> str:
     """A hospital's name identifies: where only the header names it, the site is a short pseudonym."""
     return f"site-{pseudonym(key, 'site', institution)[:6]}" if institution else UNKNOWN
-
-
-def _word(text: str) -> str:
-    return text.upper() if text.upper() in WORDS else UNKNOWN
 
 
 def _orientation(stack: Stack) -> str:

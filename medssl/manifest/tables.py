@@ -15,12 +15,12 @@ INSTANCES = {
     "reason": "string",
 }  # fmt: skip
 VOLUMES = {
-    "volume_id": "string", "series_pid": "string", "study_pid": "string", "patient_pid": "string", "split": "string",
-    "modality": "string", "role": "string", "site": "string", "scanner": "string", "body_part": "string",
-    "laterality": "string", "view_position": "string", "shape": "list<int64>", "spacing": "list<float64>",
-    "affine": "list<float64>", "orientation": "string", "spacing_source": "string", "n_sources": "int64",
-    "source_kind": "string", "age_years": "float64", "has_mask": "bool", "split_by": "string", "status": "string",
-    "reason": "string",
+    "volume_id": "string", "series_pid": "string", "study_pid": "string", "frame_pid": "string",
+    "patient_pid": "string", "split": "string", "modality": "string", "role": "string", "site": "string",
+    "scanner": "string", "body_part": "string", "laterality": "string", "view_position": "string",
+    "shape": "list<int64>", "spacing": "list<float64>", "affine": "list<float64>", "orientation": "string",
+    "spacing_source": "string", "n_sources": "int64", "source_kind": "string", "age_years": "float64",
+    "has_mask": "bool", "split_by": "string", "status": "string", "reason": "string",
 }  # fmt: skip
 PATIENTS = {
     "patient_pid": "string", "sex": "string", "race": "string", "ethnicity": "string", "age_years": "float64",

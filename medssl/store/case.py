@@ -14,17 +14,17 @@ import google_crc32c
 import numpy as np
 
 from medssl.atomic import write_json
+from medssl.store.channels import Channel, own_channel, partner_channel, valid_mask
 from medssl.store.grids import mask_on_grid, put_on_grid
-from medssl.store.normalise import Normal, normalise
 from medssl.store.reasons import Unusable
-from medssl.store.settings import MODALITIES, Preparation
+from medssl.store.settings import GROUPS, Preparation
 from medssl.store.shards import move_folder, write_array
 from medssl.volume import Volume
 
 ROW = "row.json"
 """Name of the file in a volume's folder that says how it was prepared; it is there if and only if the arrays are."""
 
-EVERY_ROW = ("volume_id", "preparation_hash", "has_mask", "prepared_status", "prepared_reason", "detail")
+EVERY_ROW = ("volume_id", "preparation_hash", "has_mask", "has_valid", "prepared_status", "prepared_reason", "detail")
 """Columns of every row, of prepared volumes and of others."""
 
 RETRIED = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
@@ -32,8 +32,23 @@ RETRIED = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Another volume that becomes a channel of a case, and the share of the case's box that it covers."""
+
+    volume_id: str
+    role: str
+    shape: tuple[int, ...]
+    sources: tuple[Path, ...]
+    checksums: tuple[int | None, ...]
+    overlap: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """A volume to be prepared: where it comes from, where it goes, and what the cohort says of it."""
+    """A volume to be prepared: where it comes from, where it goes, and what the cohort says of it.
+
+    `parts` become further channels on its grid, in their order.
+    """
 
     volume_id: str
     modality: str
@@ -42,6 +57,7 @@ class Case:
     sources: tuple[Path, ...]
     checksums: tuple[int | None, ...]
     mask: Path | None
+    parts: tuple[Part, ...] = ()
     settings: Preparation
     preparation_hash: str
     folder: Path
@@ -55,17 +71,28 @@ def prepare_case(case: Case) -> Row:
 
     Errors while writing (a full disk) are raised: the next volume would meet them too.
     """
+    role = ""
     try:
-        image = _open(case)
+        image = _open(case, case.modality)
         grid = put_on_grid(image, case.settings)
-        normal = _normalise(grid, image, case.settings)
+        channels = [own_channel(grid, image, case.settings, GROUPS[case.settings.groups][0] if case.parts else "")]
+        for part in case.parts:
+            role = part.role
+            channels.append(partner_channel(_open(part, case.modality), role, grid, case.settings))
+        role = ""
         mask, mask_reason = _mask(case, image, grid)
     except Exception as error:  # whatever a broken file does to a reader, the others go on
         code = code_of(error)
-        return failed(case, code, detail=type(error).__name__ if code == "UNREADABLE" else "")
-    row = _row(case, grid, normal, mask, mask_reason)
+        detail = type(error).__name__ if code == "UNREADABLE" else ""
+        return failed(case, code, detail=" ".join(filter(None, (role, detail))))
+    arrays = {
+        "image": np.concatenate([channel.normal.voxels for channel in channels]).astype(np.float16),
+        "mask": mask,
+        "valid": valid_mask(channels, grid.shape),
+    }
+    row = _row(case, grid, channels, mask, mask_reason)
     try:
-        return _write(case, row, normal.voxels.astype(np.float16), mask)
+        return _write(case, row, arrays)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(case.folder)) from error
 
@@ -85,7 +112,12 @@ def code_of(error: Exception) -> str:
 
 def failed(case: Case, code: str, *, detail: str = "") -> Row:
     """The row of a volume that could not be prepared."""
-    return dict(zip(EVERY_ROW, (case.volume_id, case.preparation_hash, False, "excluded", code, detail), strict=True))
+    return {**left_out(case.volume_id, code), "preparation_hash": case.preparation_hash, "detail": detail}
+
+
+def left_out(volume_id: str, code: str) -> Row:
+    """The row of a volume that is not to be prepared."""
+    return dict(zip(EVERY_ROW, (volume_id, "", False, False, "excluded", code, ""), strict=True))
 
 
 def read_row(folder: Path) -> Row | None:
@@ -96,7 +128,7 @@ def read_row(folder: Path) -> Row | None:
         return None
 
 
-def _open(case: Case) -> Volume:
+def _open(case: Case | Part, modality: str) -> Volume:
     from medssl.archive import open_volume  # those who only read a store do not load the archive's decoders
 
     if not all(path.exists() for path in case.sources):
@@ -106,31 +138,11 @@ def _open(case: Case) -> Volume:
         if told is not None and google_crc32c.value(source.read_bytes()) != told:
             raise Unusable("SOURCE_CHANGED")
     path = case.sources[0] if len(case.sources) == 1 else list(case.sources)
-    image = open_volume(path, modality=case.modality)
+    image = open_volume(path, modality=modality)
     # The order of the axes may be told differently by a header and by its reader; the sizes may not.
     if case.shape and sorted(case.shape) != sorted(image.shape):
         raise Unusable("SOURCE_CHANGED")
-    return replace(image, modality=case.modality)
-
-
-def _normalise(grid: Volume, image: Volume, settings: Preparation) -> Normal:
-    normal = normalise(
-        grid,
-        ct_window=settings.ct_window,
-        clip_percentiles=settings.clip_percentiles,
-        stored_range=declared_range(image),
-    )
-    if normal.reason:
-        raise Unusable(normal.reason)
-    return normal
-
-
-def declared_range(image: Volume) -> tuple[float, float] | None:
-    """What the values could be by their type: 8-bit pictures, and radiographs that their reader windowed to 0..1."""
-    if image.voxels.dtype == np.uint8:
-        return 0.0, 255.0
-    windowed = MODALITIES[image.modality] == "xray" and image.voxels.dtype.kind == "f"
-    return (0.0, 1.0) if windowed and image.voxels.min() >= 0 and image.voxels.max() <= 1 else None
+    return replace(image, modality=modality)
 
 
 def _mask(case: Case, image: Volume, grid: Volume) -> tuple[np.ndarray | None, str]:
@@ -149,31 +161,42 @@ def _mask(case: Case, image: Volume, grid: Volume) -> tuple[np.ndarray | None, s
         return None, "MASK_UNREADABLE"
 
 
-def _row(case: Case, grid: Volume, normal: Normal, mask: np.ndarray | None, mask_reason: str) -> dict[str, object]:
-    return {
+def _row(
+    case: Case, grid: Volume, channels: list[Channel], mask: np.ndarray | None, mask_reason: str
+) -> dict[str, object]:
+    first = channels[0].normal
+    row = {
         "volume_id": case.volume_id,
         "preparation_hash": case.preparation_hash,
         "prepared_shape": list(grid.shape),
         "prepared_spacing": list(grid.spacing),
         "prepared_affine": grid.affine.ravel().tolist(),
-        "channels": grid.channels,
+        "channels": len(channels),
         "unit": grid.unit,
-        **asdict(normal.measured),
-        "offset": normal.scale.offset,
-        "scale": normal.scale.scale,
+        **asdict(first.measured),
+        "offset": first.scale.offset,
+        "scale": first.scale.scale,
         "has_mask": mask is not None,
         "mask_labels": [] if mask is None else [int(value) for value in np.unique(mask) if value],
         "prepared_status": "warn" if mask_reason else "ok",
         "prepared_reason": mask_reason,
         "detail": "",
     }
+    if case.parts:
+        row["alignment"] = "header"
+        row["channel_facts"] = [channel.facts() for channel in channels]
+        row["channel_volumes"] = [case.volume_id, *(part.volume_id for part in case.parts)]
+        row["channel_overlap"] = [1.0, *(part.overlap for part in case.parts)]
+    return row
 
 
-def _write(case: Case, row: dict[str, object], image: np.ndarray, mask: np.ndarray | None) -> Row:
+def _write(case: Case, row: dict[str, object], arrays: Mapping[str, np.ndarray | None]) -> Row:
     part = case.folder.with_name(f".{case.volume_id}.{os.getpid()}.part")
+    row["has_valid"] = arrays["valid"] is not None
     try:
-        row["array_crc32c"] = write_array(part / "image", image)
-        row["mask_crc32c"] = write_array(part / "mask", mask) if mask is not None else None
+        for name, array in arrays.items():
+            crc = write_array(part / name, array) if array is not None else None
+            row[f"{'array' if name == 'image' else name}_crc32c"] = crc
         write_json(part / ROW, row)
         move_folder(part, case.folder)
     finally:

@@ -9,10 +9,17 @@ import numpy as np
 
 from medssl.store.reasons import Unusable
 from medssl.store.settings import MODALITIES, Preparation
-from medssl.volume import MAXIMUM_VOXELS, Volume
+from medssl.volume import AIR_HU, MAXIMUM_VOXELS, Volume
 
 SHEAR_TOLERANCE = 1e-3
 """Cosine between two axes above which a grid counts as sheared (a tilted CT gantry) and is put on a straight one."""
+
+
+NOISE_HU = 100.0
+"""How far below air noise may reach; what is lower was never measured (scanners and converters write -2000 or -3024)."""
+
+NEVER_TISSUE_HU = -1000.0
+"""The highest value that may fill the corners of a round field of view."""
 
 
 def put_on_grid(volume: Volume, settings: Preparation) -> Volume:
@@ -21,6 +28,8 @@ def put_on_grid(volume: Volume, settings: Preparation) -> Volume:
     if MODALITIES[volume.modality] == "xray" and not flat:
         raise Unusable("NOT_FLAT")
     volume = without_nan(volume)
+    if MODALITIES[volume.modality] == "ct":
+        volume = without_padding(volume)
     if flat:
         return letterbox(volume, settings.xray_pixels)
     if volume.spacing_source == "unknown":
@@ -35,10 +44,33 @@ def put_on_grid(volume: Volume, settings: Preparation) -> Volume:
 
 def without_nan(volume: Volume) -> Volume:
     """The volume with voxels that are not finite marked as not measured, so that no interpolation uses them."""
+    if volume.voxels.dtype.kind != "f":
+        return volume
     finite = np.isfinite(volume.voxels).all(axis=0)
     if finite.all():
         return volume
     return replace(volume, valid=finite if volume.valid is None else finite & volume.valid)
+
+
+def without_padding(ct: Volume) -> Volume:
+    """The CT with padding marked as not measured, so that no interpolation mixes it with tissue.
+
+    Padding is what is thinner than air can be, and the one value that fills all of a square slice beyond its inscribed
+    circle, from the left and right edges as far in as it goes on.
+    """
+    values = ct.voxels[0]
+    padding = values < AIR_HU - NOISE_HU
+    width, height, _ = ct.shape
+    i, j = (np.arange(n)[:, None] - (n - 1) / 2 for n in (width, height))
+    corners = values[np.hypot(i, j.T) > max(width, height) / 2]
+    fill = corners.flat[0] if width == height and corners.size else np.inf
+    if AIR_HU - NOISE_HU <= fill <= NEVER_TISSUE_HU and (corners == fill).all():
+        same = values == fill
+        padding |= np.logical_and.accumulate(same, axis=0)
+        padding |= np.logical_and.accumulate(same[::-1], axis=0)[::-1]
+    if not padding.any():
+        return ct
+    return replace(ct, valid=~padding if ct.valid is None else ct.valid & ~padding)
 
 
 def letterbox(volume: Volume, pixels: int) -> Volume:

@@ -2,6 +2,7 @@
 
 CT           window in HU to [-1, 1]; absolute, the same for every scan
 MR           clipped to percentiles of the foreground, then (x - median) / (IQR / 1.349); MR units mean nothing
+ADC          as a channel of bpMRI: 0 to 4000e-6 mm2/s divided by 1000; a diffusion coefficient means the same everywhere
 OPT, DX, CR  the declared range (8 bit; a window that the reader applied) or the observed percentiles to [0, 1]
 
 What was not measured (padding, outside the field of view, not a number) gets the lowest value of that scale.
@@ -38,6 +39,10 @@ class Scale:
     scale: float
 
 
+DIFFUSION = Scale(low=0.0, high=4000.0, offset=0.0, scale=1000.0)
+"""Diffusion coefficients in 1e-6 mm2/s; free water at body heat has 3000, more than 4000 is noise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """The measured voxels before normalisation, in the volume's unit, and their share of all. nan where there are none."""
@@ -68,8 +73,11 @@ def normalise(
     ct_window: tuple[float, float] = (-1000.0, 1000.0),
     clip_percentiles: tuple[float, float] = OBSERVED,
     stored_range: tuple[float, float] | None = None,
+    fixed: Scale | None = None,
 ) -> Normal:
     """The volume's intensities on the scale of its modality; `stored_range` is what the values could be.
+
+    `fixed` is a scale that stands before the modality's own, for values in a physical unit.
 
     A volume without any measured voxel, or with one value throughout, comes back as zeros with a reason.
     """
@@ -84,7 +92,9 @@ def normalise(
         nan = float("nan")
         scale = Scale(low=nan, high=nan, offset=nan, scale=nan)
         return Normal(voxels=np.zeros_like(voxels), scale=scale, measured=measured, reason=reason)
-    if volume.modality == "CT":
+    if fixed is not None:
+        scale = fixed
+    elif volume.modality == "CT":
         scale = _between(*ct_window, -1.0)
     elif volume.modality == "MR":
         scale = robust_scale(values, clip_percentiles)

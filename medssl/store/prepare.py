@@ -24,19 +24,28 @@ from medssl.atomic import replacing, sweep, write_json
 from medssl.errors import UserError
 from medssl.lock import writing
 from medssl.progress import Progress, silent
-from medssl.store.case import EVERY_ROW, Case, Row, failed, prepare_case, read_row
+from medssl.store.case import EVERY_ROW, Case, Part, Row, failed, left_out, prepare_case, read_row
+from medssl.store.fingerprint import fingerprint
+from medssl.store.pairing import Pairing, pair
 from medssl.store.reasons import meaning
-from medssl.store.settings import MODALITIES, Preparation
+from medssl.store.settings import GROUPS, MODALITIES, Preparation
 from medssl.units import HERE, Work, map_units
 
 if TYPE_CHECKING:
     from medssl.manifest import Cohort
 
-METHOD = 1
+METHOD = 2
 """Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
 
 BYTES_PER_VOXEL, COMPRESSION = 2, 2.7
 """Of prepared voxels: float16, and how well Blosc packs the images of scanners (measured 2.2 to 2.9)."""
+
+WHOLE_NUMBERS = ("array_crc32c", "mask_crc32c", "valid_crc32c", "channels")
+LISTS = (
+    "prepared_shape", "prepared_spacing", "prepared_affine", "mask_labels",
+    "channel_facts", "channel_volumes", "channel_overlap",
+)  # fmt: skip
+"""Columns that need a type of their own where some volumes have no value."""
 
 PACKAGES = ("medssl", "numpy", "scipy", "SimpleITK", "zarr", "numcodecs")
 
@@ -88,13 +97,16 @@ def prepare(
             sweep(place)
         if _settings_there(store) not in (None, _plain(settings)):
             (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
-        cases = _cases(content, cohort, store, settings)
+        selected, pairing = _selected(content.volumes, settings)
+        cases = _cases(selected, pairing, cohort, store, settings)
         there, missing = _divided(cases)
         _check_space(store, missing)
         fresh = map_units(prepare_case, missing, work, failed=_ended)
         rows = [*there.values(), *progress(fresh, "preparing", len(cases), len(there))]
+        rows += [left_out(volume_id, code) for volume_id, code in pairing.left_out.items()]
         volumes = _table(content.volumes, rows)
         _write_tables(store, volumes, content)
+        write_json(store / "fingerprint.json", fingerprint(store))
         write_json(store / "store.json", _record(content, volumes, settings))
     usable = volumes["status"] != "excluded"
     reasons = Counter(code for row in rows if (code := str(row["prepared_reason"])))
@@ -103,7 +115,7 @@ def prepare(
         reused=len(there),
         masks=int((usable & volumes["has_mask"]).sum()),
         reasons=dict(reasons.most_common()),
-        not_asked=_not_asked(content, cases),
+        not_asked=_not_asked(content.volumes, selected),
     )
 
 
@@ -127,9 +139,10 @@ def prepare_share(
     number, among = share
     with writing(store, "medssl prepare", share=True):
         (store / "arrays").mkdir(exist_ok=True)
+        selected, pairing = _selected(read_cohort(cohort).volumes, settings)
         cases = [
             case
-            for case in _cases(read_cohort(cohort), cohort, store, settings)
+            for case in _cases(selected, pairing, cohort, store, settings)
             if zlib.crc32(case.volume_id.encode()) % among == number - 1
         ]
         there, missing = _divided(cases)
@@ -145,10 +158,9 @@ def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
     return there, [case for case in cases if case.volume_id not in there]
 
 
-def _not_asked(content: Cohort, cases: list[Case]) -> dict[str, int]:
-    """How many usable volumes of each modality are not among the cases."""
-    volumes = content.volumes[content.volumes["status"] != "excluded"]
-    left = volumes[~volumes["volume_id"].isin([case.volume_id for case in cases])]
+def _not_asked(volumes: pd.DataFrame, selected: pd.DataFrame) -> dict[str, int]:
+    """How many usable volumes of each modality the settings do not select."""
+    left = volumes[(volumes["status"] != "excluded") & ~volumes["volume_id"].isin(selected["volume_id"])]
     return {str(code): int(count) for code, count in left["modality"].value_counts().sort_index().items()}
 
 
@@ -164,11 +176,12 @@ def _check_space(store: Path, cases: list[Case]) -> None:
 
 
 def _voxels(case: Case) -> float:
-    """How many voxels the prepared volume will have, about."""
+    """How many values the prepared volume will have, about."""
     if MODALITIES[case.modality] == "xray" or 1 in case.shape or len(case.spacing) != 3:
         return float(case.settings.xray_pixels**2)
     target = case.settings.spacing(case.modality)
-    return math.prod(n * mm / goal for n, mm, goal in zip(case.shape, case.spacing, target, strict=True))
+    grid = math.prod(n * mm / goal for n, mm, goal in zip(case.shape, case.spacing, target, strict=True))
+    return grid * (1 + len(case.parts))
 
 
 def _settings_there(store: Path) -> object:
@@ -186,28 +199,43 @@ def _plain(settings: Preparation) -> object:
     return json.loads(json.dumps(asdict(settings)))
 
 
-def _cases(content: Cohort, cohort: Path, store: Path, settings: Preparation) -> list[Case]:
-    volumes = content.volumes
+def _selected(volumes: pd.DataFrame, settings: Preparation) -> tuple[pd.DataFrame, Pairing]:
+    """The cohort's rows of the volumes that the settings ask for, sorted by id, and how they combine."""
     kept = (volumes["status"] != "excluded") & volumes["modality"].isin(settings.modalities)
-    if settings.roles:
-        kept &= (volumes["modality"] != "MR") | volumes["role"].isin(settings.roles)
+    roles = settings.roles or GROUPS.get(settings.groups, ())
+    if roles:
+        kept &= (volumes["modality"] != "MR") | volumes["role"].isin(roles)
+    selected = volumes[kept].sort_values("volume_id")
+    return selected, pair(selected, settings.groups)
+
+
+def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, settings: Preparation) -> list[Case]:
     files = _sources(cohort)
+    shapes = {row_id: tuple(int(n) for n in shape) for row_id, shape in selected[["volume_id", "shape"]].to_numpy()}
+    apart = selected[~selected["volume_id"].isin(pairing.absorbed | set(pairing.left_out))]
+    for volume_id in (*apart["volume_id"], *sorted(pairing.absorbed)):
+        if volume_id not in files:
+            raise UserError(f"{cohort}: volume {volume_id} has no source; run medssl index again")
     cases = []
-    for row in volumes[kept].sort_values("volume_id").to_dict("records"):
-        sources, checksums, mask = files.get(row["volume_id"], ((), (), None))
-        if not sources:
-            raise UserError(f"{cohort}: volume {row['volume_id']} has no source; run medssl index again")
+    for row in apart.to_dict("records"):
+        sources, checksums, mask = files[row["volume_id"]]
+        parts = tuple(
+            Part(**asdict(other), shape=shapes[other.volume_id], sources=paths, checksums=crcs)
+            for other in pairing.partners.get(row["volume_id"], ())
+            for paths, crcs, _ in [files[other.volume_id]]
+        )
         cases.append(
             Case(
                 volume_id=row["volume_id"],
                 modality=row["modality"],
-                shape=tuple(int(n) for n in row["shape"]),
+                shape=shapes[row["volume_id"]],
                 spacing=tuple(float(mm) for mm in row["spacing"]),
                 sources=sources,
                 checksums=checksums,
                 mask=mask,
+                parts=parts,
                 settings=settings,
-                preparation_hash=_hash(row["volume_id"], row["modality"], mask, settings),
+                preparation_hash=_hash(row["volume_id"], row["modality"], mask, parts, settings),
                 folder=store / "arrays" / row["volume_id"],
             )
         )
@@ -227,11 +255,12 @@ def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], tuple[int | None
     return files
 
 
-def _hash(volume_id: str, modality: str, mask: Path | None, settings: Preparation) -> str:
+def _hash(volume_id: str, modality: str, mask: Path | None, parts: tuple[Part, ...], settings: Preparation) -> str:
     """What the prepared arrays are a function of: the content of image and label map, the settings and this code."""
     facts = {
         "method": METHOD,
         "volume": volume_id,
+        "parts": [[part.role, part.volume_id] for part in parts],
         "settings": settings.concerning(modality),
         "mask": google_crc32c.value(mask.read_bytes()) if mask is not None and mask.is_file() else None,
     }
@@ -250,8 +279,8 @@ def _ended(case: Case, code: str) -> Row:
 def _table(volumes: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
     """The cohort's rows of the volumes that were tried, sorted by id, with what was done to each."""
     done = pd.DataFrame(rows, columns=None if rows else list(EVERY_ROW))
-    done = done.astype({name: "Int64" for name in ("array_crc32c", "mask_crc32c", "channels") if name in done})
-    lists = [name for name in ("prepared_shape", "prepared_spacing", "prepared_affine", "mask_labels") if name in done]
+    done = done.astype({name: "Int64" for name in WHOLE_NUMBERS if name in done})
+    lists = [name for name in LISTS if name in done]
     done[lists] = done[lists].astype(object).where(done[lists].notna(), None)  # Parquet has no list that is NaN
     told = [name for name in done.columns if name != "volume_id"]
     table = volumes.drop(columns=told, errors="ignore").merge(done, on="volume_id", validate="one_to_one")

@@ -14,7 +14,7 @@ import pandas as pd
 from medssl.errors import UserError
 from medssl.store.shards import read_array
 
-Grid = tuple[tuple[int, int, int], np.ndarray, bool]
+Grid = tuple[tuple[int, int, int], np.ndarray, tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Store:
     patients: pd.DataFrame
     labels: pd.DataFrame
     grids: dict[str, Grid]
-    """Shape, affine and whether there is a mask, by volume id."""
+    """Shape, affine and names of the arrays that there are, by volume id."""
 
     def shape(self, volume_id: str) -> tuple[int, int, int]:
         """Number of voxels along I, J, K of a prepared volume."""
@@ -49,11 +49,14 @@ class Store:
     ) -> np.ndarray:
         """The box start <= (i, j, k) < stop of a volume, (C, i, j, k); all of it by default.
 
-        `name` is "image" (float16) or "mask" (uint8, one channel). Every byte is checked: raises store.Damaged.
+        `name` is "image" (float16), "mask" (uint8, one channel) or "valid" (uint8, 1 where a channel was measured;
+        there when not all was). Every byte is checked: raises store.Damaged.
         """
-        names = ("image", "mask") if self._grid(volume_id)[2] else ("image",)
+        names = self._grid(volume_id)[2]
         if name not in names:
-            raise UserError(f"{volume_id}: has no {name!r}, only {' and '.join(names)}; choose rows with has_mask")
+            raise UserError(
+                f"{volume_id}: has no {name!r}, only {' and '.join(names)}; choose rows with has_mask or has_valid"
+            )
         return read_array(self.path / "arrays" / volume_id / name, start, stop)
 
     def rows(
@@ -122,9 +125,10 @@ def open_store(path: Path | str) -> Store:
 def _grids(volumes: pd.DataFrame) -> dict[str, Grid]:
     if volumes.empty:
         return {}
-    columns = (volumes[name] for name in ("volume_id", "prepared_shape", "prepared_affine", "has_mask"))
+    names = ("volume_id", "prepared_shape", "prepared_affine", "has_mask", "has_valid")
     grids: dict[str, Grid] = {}
-    for volume_id, shape, affine, has_mask in zip(*columns, strict=True):
+    for volume_id, shape, affine, *has in zip(*(volumes[name] for name in names), strict=True):
         i, j, k = (int(n) for n in shape)
-        grids[volume_id] = (i, j, k), np.array(affine, dtype=np.float64).reshape(4, 4), bool(has_mask)
+        arrays = ("image", *(name for name, there in zip(("mask", "valid"), has, strict=True) if there))
+        grids[volume_id] = (i, j, k), np.array(affine, dtype=np.float64).reshape(4, 4), arrays
     return grids

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 REASONS = {
+    "ADC_UNITS_UNKNOWN": "The values are in no unit in which diffusion is told; export the map in 1e-6 mm2/s.",
     "CONSTANT_IMAGE": "Every measured voxel has the same value, so there is nothing to learn; check the source.",
     "CRASHED": "The process that read it died, most likely in a decoder; convert the files or leave them out.",
+    "FOV_MISMATCH": "ADC or high-b cover less than 80 % of the T2w in mm; check the affines or the choice of series.",
     "IO_ERROR": "The disk or network failed while reading; run the same command again.",
     "MASK_MISPLACED": "The label map lies outside the image in millimetres; check its affine. The image is kept without it.",
     "MASK_MISSING": "The label map named by the card is not there. The image is kept without it.",
@@ -13,6 +15,8 @@ REASONS = {
     "NOT_FLAT": "A radiograph with several frames is not one picture; export the frames on their own.",
     "NO_VALID_VOXELS": "No voxel was measured: all are padding or not a number; check the source.",
     "OUT_OF_MEMORY": "Preparing it takes more memory than a process may have; raise --memory-gb.",
+    "PAIR_INCOMPLETE": "The study lacks a usable T2w, ADC or high-b series; prepare without groups to use it alone.",
+    "PAIR_SPARE": "Another series of the study makes the case; this one is a repeat. Nothing to do.",
     "SOURCE_CHANGED": "A file is not as it was when the cohort was indexed; run medssl index again.",
     "SOURCE_MISSING": "A source file is not there any more; restore it or run medssl index again.",
     "SPACING_UNKNOWN": "The voxel size is unknown, so millimetres mean nothing; give it in the card or convert the files.",

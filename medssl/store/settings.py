@@ -11,6 +11,9 @@ Millimetres = tuple[float, float, float]
 MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray"}
 """DICOM modality codes that can be prepared, and the kind of preparation each gets."""
 
+GROUPS: dict[str, tuple[str, ...]] = {"bpmri": ("t2w", "adc", "hbv")}
+"""Roles of a group's channels in their order; the first gives the grid."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
@@ -19,6 +22,8 @@ class Preparation:
     `roles` limits MR to some sequences (t2w, adc, hbv); empty means all. CT and MR are turned to `mr_orientation`; OCT
     and radiographs stay as they are. Flat pictures (K == 1) of any modality are put in a square of `xray_pixels`, their
     longest side filling it. `ct_window` in HU goes to [-1, 1]; `clip_percentiles` bounds MR before the z-score.
+    `groups: bpmri` makes one case of three channels of a study's T2w, ADC and high-b, on the T2w's grid, and keeps no
+    other MR; empty means that every volume is a case of its own.
     """
 
     modalities: tuple[str, ...] = tuple(MODALITIES)
@@ -30,11 +35,18 @@ class Preparation:
     ct_window: tuple[float, float] = (-1000.0, 1000.0)
     clip_percentiles: tuple[float, float] = (0.5, 99.5)
     mr_orientation: str = "RAS"
+    groups: str = ""
 
     def __post_init__(self) -> None:
         unknown = [code for code in self.modalities if code not in MODALITIES]
         if unknown or not self.modalities:
             raise UserError(f"prepare.modalities: {unknown or 'empty'}; choose among {', '.join(MODALITIES)}")
+        if self.groups and self.groups not in GROUPS:
+            raise UserError(f"prepare.groups: {self.groups!r}; give {', '.join(GROUPS)} or leave it out")
+        if self.groups and self.roles:
+            raise UserError(
+                f"prepare.roles: {self.roles} with groups {self.groups}; a group has its own roles: give one"
+            )
         for name in ("ct_spacing", "mr_spacing", "oct_spacing"):
             if not all(0 < mm < float("inf") for mm in getattr(self, name)):
                 raise UserError(f"prepare.{name}: {getattr(self, name)}; give three positive millimetres")

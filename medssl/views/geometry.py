@@ -26,10 +26,10 @@ def sample(
 ) -> torch.Tensor:
     """Values (C, *grid) of `box` (C, I, J, K) at the view's voxels; `matrix` maps view voxel to box voxel.
 
-    Outside the box is its lowest value (nearest: 0), which is what the volume's empty rim holds.
+    Outside the box is each channel's lowest value (nearest: 0), which is what the volume's empty rim holds.
     """
     values = torch.from_numpy(np.ascontiguousarray(box, dtype=np.float32))
-    fill = values.amin() if order == "bilinear" else values.new_zeros(())
+    fill = values.amin((1, 2, 3), keepdim=True) if order == "bilinear" else values.new_zeros(())
     axes = [torch.arange(n, dtype=torch.float64) for n in grid]
     index = torch.stack([*torch.meshgrid(*axes, indexing="ij"), torch.ones(grid, dtype=torch.float64)], dim=-1)
     place = index @ torch.from_numpy(matrix[:3]).T

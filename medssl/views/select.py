@@ -28,10 +28,13 @@ class Selection:
     labelled: int = 0
 
 
-def select(store: Store, section: Mapping[str, Any], *, split: str, target: str = "") -> pd.DataFrame:
+def select(
+    store: Store, section: Mapping[str, Any], *, split: str, target: str = "", channels: int | None = None
+) -> pd.DataFrame:
     """Rows of the store in `split`, sorted by id: all, or those with a mask ("mask") or a value for a label.
 
-    Raises UserError when nothing is left, or when fewer patients have labels than `data.labelled` asks for.
+    Raises UserError when nothing is left, when fewer patients have labels than `data.labelled` asks for, or when a
+    volume has other than the trunk's number of `channels` (None: not asked).
     """
     choice = make(Selection, section, "data")
     label = target if target not in ("", "mask") else None
@@ -43,6 +46,12 @@ def select(store: Store, section: Mapping[str, Any], *, split: str, target: str 
         raise UserError(
             f"store: no volume of split {split!r} with target {target or 'none'!r} matches data {dict(section)}; "
             "check the recipe's data section and what `medssl prepare` kept"
+        )
+    found = sorted(set(rows["channels"].astype(int)))
+    if channels is not None and found != [channels]:
+        raise UserError(
+            f"trunk.channels: {channels}, but the volumes chosen have {' and '.join(map(str, found))}; set it to that, "
+            "or choose volumes of one kind by data.modality and data.role"
         )
     rows = rows.sort_values("volume_id")
     if target and split == "train" and choice.labelled:

@@ -162,8 +162,8 @@ def test_two_patients_in_one_series(tmp_path):
         ("DERIVED_OR_SC", {"sop": "1.2.840.10008.5.1.4.1.1.7"}),
         ("MOSAIC_UNSUPPORTED", {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"], "sop": MR}),
         ("BURNED_IN", {"BurnedInAnnotation": "YES"}),
-        ("UNSUPPORTED_SOP", {"sop": "1.2.840.10008.5.1.4.1.1.6.1"}),
-        ("NON_IMAGE_SOP", {"sop": "1.2.840.10008.5.1.4.1.1.88.11", "Rows": None}),
+        ("UNSUPPORTED_SOP", {"sop": "1.2.840.10008.5.1.4.1.1.14.1"}),
+        ("NON_IMAGE_SOP", {"sop": "1.2.840.10008.5.1.4.1.1.67", "Rows": None}),
         ("COLOR_IMAGE", {"SamplesPerPixel": 3}),
     ],
 )

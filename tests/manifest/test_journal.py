@@ -158,7 +158,7 @@ def test_the_file_that_ends_its_process_is_left_out_alone(scan, tmp_path, monkey
     for n, name in enumerate(names):
         scan(tmp_path / "a" / f"{name}.nii.gz", n)
     listed = listing(tmp_path / "a", sorted((tmp_path / "a").iterdir()))
-    work = Work(workers=1, seconds=1, memory_gb=2)
+    work = Work(workers=1, seconds=6, memory_gb=2)
     monkeypatch.setattr(room, "UNIT", 4)
     known = read_missing(tmp_path / "a", listed, Journal(tmp_path / "j", True), work=work, progress=silent)
     found = [known[entry].reason for entry in listed]

@@ -18,6 +18,8 @@ FREE_TEXT = {
     "PatientName": "Canary^Name", "InstitutionName": "Canary Hospital", "SeriesDescription": "canary words",
     "StudyDescription": "canary words", "BodyPartExamined": "CANARYPART", "ViewPosition": "CANARYVIEW",
     "StationName": "CANARYSTATION", "EthnicGroup": "canary", "OperatorsName": "Canary^Operator",
+    "Manufacturer": "Canary Scanners", "ManufacturerModelName": "Canary 3000", "ConvolutionKernel": "CANARY",
+    "Laterality": "CANARY", "ImageLaterality": "CANARY",
     "PatientBirthDate": "19210304", "StudyDate": "20240506", "PatientSex": "F", "PatientAge": "103Y",
 }  # fmt: skip
 

@@ -24,11 +24,19 @@ class Clinic:
         self.files: list[dict[str, object]] = []
         self.archive.mkdir()
 
-    def scan(self, name: str, *, modality: str = "MR", voxels: np.ndarray | None = None, **told: object) -> str:
+    def scan(
+        self,
+        name: str,
+        *,
+        modality: str = "MR",
+        voxels: np.ndarray | None = None,
+        affine: np.ndarray = AFFINE,
+        **told: object,
+    ) -> str:
         """The id of a volume added; its file holds `voxels`, a bright ball in noise by default."""
         voxels = ball(seed=len(self.rows)) if voxels is None else voxels
         path = self.archive / f"{name}.nii.gz"
-        nib.save(nib.Nifti1Image(voxels, AFFINE), path)
+        nib.save(nib.Nifti1Image(voxels, affine), path)
         volume_id = hashlib.sha256(path.read_bytes() + name.encode()).hexdigest()[:26]
         row = {
             "volume_id": volume_id,
@@ -41,8 +49,8 @@ class Clinic:
             "site": "north",
             "scanner": "x",
             "shape": list(voxels.shape),
-            "spacing": [1.0, 1.0, 2.0],
-            "affine": AFFINE.ravel().tolist(),
+            "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist(),
+            "affine": affine.ravel().tolist(),
             "orientation": "LPS",
             "spacing_source": "header",
             "age_years": 40.0,

@@ -173,6 +173,30 @@ def test_another_layout_is_refused_even_with_a_checksum(tmp_path, change):
         read_array(tmp_path / "a")
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "bool", "float64"])
+@pytest.mark.parametrize("shape", [(1, 100, 70, 33), (3, 40, 8, 130), (1, 1, 1, 1), (2, 300, 64, 5)], ids=str)
+def test_the_shard_has_the_bytes_of_zarr_python_s(tmp_path, shape, dtype):
+    array = (np.random.default_rng(0).normal(0, 3, shape) * (np.arange(shape[3]) > 20)).astype(dtype)
+    write_array(tmp_path / "a", array)
+    chunk = (shape[0], *(min(32, n) for n in shape[1:]))
+    peer = zarr.create_array(
+        tmp_path / "b",
+        shape=shape,
+        dtype=dtype,
+        chunks=chunk,
+        shards=tuple(-(-n // c) * c for n, c in zip(shape, chunk, strict=True)),
+        compressors=[
+            zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=array.dtype.itemsize),
+            zarr.codecs.Crc32cCodec(),
+        ],
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+    peer[:] = array
+    assert shard_path(tmp_path / "a").read_bytes() == shard_path(tmp_path / "b").read_bytes()
+    assert np.array_equal(zarr.open_array(tmp_path / "a", mode="r")[:], array)
+
+
 def test_a_header_of_ours_is_needed(tmp_path):
     zarr.create_array(tmp_path / "a", data=some_array((1, 4, 4, 4)))
     with pytest.raises(Damaged, match="another layout"):

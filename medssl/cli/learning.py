@@ -1,0 +1,59 @@
+"""Commands of the Learning room: from a store to predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, say
+from medssl.progress import shown
+
+
+@app.command()
+def pretrain(recipe: Recipe, store: StoreOption, run: RunOption, set_: Changes = []) -> None:  # noqa: B006
+    """Pretrain a trunk on a store's training volumes, without labels.
+
+    Example: medssl pretrain pipelines/hippocampus.yaml --store stores/hippocampus --run runs/hippocampus_local
+    """
+    from medssl.recipe import read_recipe
+    from medssl.train import pretrain as train
+
+    say(f"trunk in {train(read_recipe(recipe, set_), store, run, progress=shown)}")
+
+
+@app.command()
+def finetune(
+    recipe: Recipe,
+    store: StoreOption,
+    run: RunOption,
+    start: Annotated[Path | None, typer.Option("--from", help="A pretraining run; without it, from scratch.")] = None,
+    set_: Changes = [],  # noqa: B006
+) -> None:
+    """Train a head on a trunk with the labels there are.
+
+    Example: medssl finetune pipelines/hippocampus.yaml --store stores/hippocampus --run runs/scratch
+    """
+    from medssl.adapt import finetune as train
+    from medssl.recipe import read_recipe
+
+    say(f"model in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run made by medssl finetune.")],
+    store: StoreOption,
+    output: Output,
+    split: Annotated[list[str], typer.Option(help="Repeatable.")] = ["val", "test"],  # noqa: B006
+    masks: Annotated[Path | None, typer.Option(help="A folder for label maps found, as NIfTI.")] = None,
+) -> None:
+    """Write the predictions table of a store's volumes.
+
+    Example: medssl predict runs/scratch --store stores/hippocampus -o runs/scratch/predictions.parquet
+    """
+    from medssl.predict import predict as answer
+
+    table = answer(run, store, output, splits=split, masks=masks, progress=shown)
+    say(f"{len(table)} predictions in {output}")

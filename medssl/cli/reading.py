@@ -1,0 +1,166 @@
+"""Commands of the Reading room: from an archive to a store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medssl.cli.options import (
+    CORES,
+    DAMAGED,
+    LEAKING,
+    NOTHING_USABLE,
+    Address,
+    Changes,
+    MemoryGb,
+    Output,
+    Seconds,
+    Shard,
+    Where,
+    Workers,
+    app,
+    say,
+)
+from medssl.progress import shown
+from medssl.units import Work, share_from
+
+
+@app.command()
+def index(
+    archive: Annotated[Path, typer.Argument(help="A folder of DICOM, NIfTI, NPZ, PNG or JPEG files.")],
+    output: Output,
+    card: Annotated[Path | None, typer.Option(help="A data card: which files, which table, which labels.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="32 secret bytes for pseudonyms; made if absent.")] = None,
+    strict_table: Annotated[bool, typer.Option(help="Fail when the clinical table names unknown ids.")] = False,
+    thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
+    workers: Workers = CORES,
+    shard: Shard = "",
+    engine: Where = "process",
+    address: Address = "",
+    memory_gb: MemoryGb = Work.memory_gb,
+    seconds: Seconds = Work.seconds,
+) -> None:
+    """Read the headers of an archive into a manifest (Parquet), with a reason for everything left out, and summary.html.
+
+    Again after new files arrived or a kill, it reads only what it has not read yet.
+
+    Example: medssl index /data/pacs_export -o cohorts/pacs --workers 8
+    """
+    from medssl.manifest import index as make_index
+    from medssl.manifest import read_card, read_share, write_summary
+
+    work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
+    mapping = read_card(card) if card else None
+    if shard:
+        share = share_from(shard)
+        count = read_share(archive, output, share, card=mapping, work=work, progress=shown)
+        say(f"share {shard}: {count} files read; when all shares are, run medssl index without --shard")
+        return
+    receipt = make_index(
+        archive, output, card=mapping, key_file=key_file, strict_table=strict_table, work=work, progress=shown
+    )
+    say(str(receipt))
+    drawing = Work(workers=min(1, workers), memory_gb=memory_gb, seconds=seconds)
+    page = write_summary(output, thumbnails=24 * thumbnails, work=drawing, progress=shown)
+    say(f"what is in it, and what is not: {page}")
+    if not receipt.volumes:
+        raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def summary(
+    cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
+    thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
+) -> None:
+    """Show what is in a cohort, what was lost and why: summary.html, summary.json and summary/*.csv in its folder.
+
+    Example: medssl summary cohorts/pacs --no-thumbnails
+    """
+    from medssl.manifest import write_summary
+
+    say(f"summary in {write_summary(cohort, thumbnails=24 * thumbnails, work=Work(workers=1), progress=shown)}")
+
+
+@app.command()
+def prepare(
+    cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
+    output: Output,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe whose prepare section says how.")] = None,
+    set_: Changes = [],  # noqa: B006
+    workers: Workers = CORES,
+    shard: Shard = "",
+    engine: Where = "process",
+    address: Address = "",
+    memory_gb: MemoryGb = Work.memory_gb,
+    seconds: Seconds = Work.seconds,
+) -> None:
+    """Reorient, resample and normalise a cohort's volumes into a store. Volumes already there are kept.
+
+    Example: medssl prepare cohorts/hippocampus -o stores/hippocampus --recipe pipelines/hippocampus.yaml
+    """
+    from medssl.recipe import make, read_recipe
+    from medssl.store import Preparation, prepare_share
+    from medssl.store import prepare as make_store
+
+    work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
+    settings = make(Preparation, read_recipe(recipe, set_).get("prepare", {}) if recipe else {}, "prepare")
+    if shard:
+        count = prepare_share(cohort, output, share_from(shard), settings=settings, work=work, progress=shown)
+        say(f"share {shard}: {count} volumes tried; when all shares are, run medssl prepare without --shard")
+        return
+    receipt = make_store(cohort, output, settings=settings, work=work, progress=shown)
+    say(str(receipt))
+    if not receipt.prepared:
+        raise typer.Exit(NOTHING_USABLE)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A cohort or a store.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another: nobody learned from in PATH may be judged on in it.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all findings as JSON.")] = None,
+) -> None:
+    """Check every byte and row, and that no patient, study, copy or near-copy is on both sides of a split.
+
+    Exit code 4 for a leak, 5 for damage.
+
+    Example: medssl verify stores/pretraining --against stores/prostate
+    """
+    from medssl.atomic import write_json
+    from medssl.store import verify as check
+
+    verdict = check(path, against=against, progress=shown)
+    if output:
+        write_json(output, asdict(verdict))
+    say(str(verdict))
+    if verdict.leaks:
+        raise typer.Exit(LEAKING)
+    if verdict.damage or verdict.faults:
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def plan(
+    store: Annotated[Path, typer.Argument(help="The store made by medssl prepare.")],
+    modality: Annotated[str, typer.Option(help="CT, MR, OPT, DX or CR; without it, the most frequent one.")] = "",
+    voxels: Annotated[int, typer.Option(min=64, help="Voxels that a view may have: what the GPU's memory holds.")] = (
+        128 * 128 * 64
+    ),
+) -> None:
+    """Print the part of a recipe that fits a store's volumes: voxel size, view size, and where the trunk pools.
+
+    Example: medssl plan stores/hippocampus > pipelines/mine.yaml
+    """
+    import yaml
+
+    from medssl.store.fingerprint import fingerprint
+    from medssl.store.plan import plan as make_plan
+
+    made = make_plan(fingerprint(store), modality=modality, voxels=voxels)
+    for section, content in made.recipe().items():
+        say(f"{section}: {yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()}")
