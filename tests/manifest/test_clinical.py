@@ -1,6 +1,8 @@
 """Clinical tables beside a card, and tables in the forms that hospitals export."""
 
 import gzip
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medssl.errors import UserError
-from medssl.manifest import Card, index, read_cohort
-from medssl.manifest.clinical import with_table
+from medssl.manifest import Card, index, read_card, read_cohort
+from medssl.manifest.clinical import read_clinical, with_table
 from medssl.manifest.labels import meaning, read_rule
 from medssl.manifest.sheets import read_cells
 from medssl.manifest.splits import official_splits, within
 
+CARDS = Path(__file__).parents[2] / "data_manifests"
 TABLE = "patient_id,sex,race,age_years,site,label:sick,comment\np1,F,Black,61,north,1,Canary\np2,M,,,south,0,Canary\n"
 
 
@@ -155,3 +158,15 @@ def test_words_for_sex_that_are_not_understood_are_counted(archive, tmp_path):
     receipt = index(archive, tmp_path / "c", card=with_table(Card(name="x", patient=r"^(p\d)"), tmp_path / "t.csv"))
     assert "1 cells of sex are neither M, F nor O; they count as unknown" in receipt.notes
     assert sorted(read_cohort(tmp_path / "c").patients["sex"]) == ["F", "unknown"]
+
+
+@pytest.mark.real
+def test_the_real_marksheet_of_picai_has_the_cases_that_its_makers_count(real_data, tmp_path):
+    folder = tmp_path / "picai_labels" / "clinical_information"
+    folder.mkdir(parents=True)
+    shutil.copy(real_data / "prostatex_labels" / "picai_marksheet.csv", folder / "marksheet.csv")
+    table = read_clinical(read_card(CARDS / "picai.yaml"), tmp_path)
+    told = [{name: rule(row) for name, rule in table.labels.items()} for row in table.rows.values()]
+    assert len(told) == 1500 and sum(labels["cspca"] for labels in told) == 425
+    assert all((labels["isup"] >= 2) == labels["cspca"] for labels in told)
+    assert len({row["study_id"] for row in table.rows.values()}) == 1500 and not table.heard
