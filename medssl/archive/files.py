@@ -190,11 +190,14 @@ def npz(path: Path) -> Volume:
     """
     try:
         with zipfile.ZipFile(path) as members:
-            info = members.getinfo("oct_bscans.npy")
+            # A set of thickness maps (Harvard-GDP) has no volume; its map is a volume one voxel deep.
+            only_map = "oct_bscans.npy" not in members.namelist() and "rnflt.npy" in members.namelist()
+            info = members.getinfo("rnflt.npy" if only_map else "oct_bscans.npy")
             if info.file_size > MAXIMUM_VOXELS or info.file_size > (info.compress_size + 1) * DEFLATE_RATIO:
                 raise Refusal("TOO_LARGE", path.name, f"{info.file_size} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            scans = arrays["oct_bscans"]
+            scans = arrays["rnflt" if only_map else "oct_bscans"]
+            scans = scans[:, None] if only_map and scans.ndim == 2 else scans
     except KeyError:
         raise Refusal("NPZ_LAYOUT", path.name, "no oct_bscans") from None
     except ValueError as error:

@@ -40,6 +40,7 @@ REASONS = {
     "NONUNIFORM_SPACING": "Slices are not equally far apart; resample them with a tool that knows their positions.",
     "NON_IMAGE_SOP": "A DICOM object that is not an image (report, plan, waveform, presentation state).",
     "NOT_AN_ARCHIVE_FILE": "Not a medical image (text, table, PDF, archive, executable).",
+    "NOT_IN_CARD": "The file's path does not fit the card's `path`; mend the card if the file is an image of the set.",
     "NO_PIXELS": "The header has no picture with it.",
     "NPZ_LAYOUT": "The NPZ file has no three-dimensional oct_bscans of plain numbers.",
     "NPZ_PICKLE": "The NPZ file holds Python objects, which may run code when loaded; save plain arrays.",

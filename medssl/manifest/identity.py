@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.archive.headers import Header
-from medssl.manifest.card import Card
+from medssl.manifest.card import Card, columns_of, groups_of
 from medssl.manifest.clinical import Clinical
 from medssl.manifest.reading import stem
 from medssl.manifest.rows import File
@@ -28,7 +28,8 @@ STUDY = "study "
 
 
 def with_patient(file: File, card: Card, table: Clinical, archive: Path) -> File:
-    """The file with its patient and modality filled in where its header leaves them open.
+    """The file with its patient and modality filled in where its header leaves them open; left out where the card's
+    `path` does not fit it.
 
     The patient is, in this order: the header's PatientID, unless it is a word for nobody; what the table says of the
     file, study or series; what the card's pattern finds in the file's name; for DICOM the study; the file's name.
@@ -36,10 +37,18 @@ def with_patient(file: File, card: Card, table: Clinical, archive: Path) -> File
     header = file.header
     if header is None:
         return file
+    if not table.covers(header, archive):
+        return replace(file, header=None, reason="NOT_IN_CARD")
+    columns = columns_of(card)
+    nobody = is_nobody(header.patient_id) and not (table.key == "patient_id" and header.patient_id in table.rows)
+    asked = (header.modality == "unknown" and "modality" in columns) or (nobody and "patient_id" in columns)
+    told = table.row_of(header, archive) if asked else {}
     if header.modality == "unknown":
-        header = replace(header, modality=card.modality)
-    if is_nobody(header.patient_id) and not (table.key == "patient_id" and header.patient_id in table.rows):
-        header = replace(header, patient_id=_named(header, card, table, archive))
+        header = replace(header, modality=told.get("modality") or card.modality)
+    if nobody:
+        header = replace(header, patient_id=_named(header, card, told.get("patient_id", "")))
+    if "study" in groups_of(card) and not header.study_uid and (study := table.about(header, archive)["study"]):
+        header = replace(header, study_uid=f"{header.patient_id}/{study}")  # "study1" is one of each patient
     return replace(file, header=header)
 
 
@@ -53,8 +62,7 @@ def known_by_study(patient_id: str) -> bool:
     return patient_id.startswith(STUDY)
 
 
-def _named(header: Header, card: Card, table: Clinical, archive: Path) -> str:
-    told = "" if table.key == "patient_id" else table.row_of(header, archive).get("patient_id", "")
+def _named(header: Header, card: Card, told: str) -> str:
     found = re.search(card.patient, stem(header.path)) if card.patient else None
     uid = header.study_uid or header.series_uid  # the slices of one series must not become many patients
     study = STUDY + uid if uid else ""

@@ -18,6 +18,7 @@ from medssl.errors import UserError
 from medssl.manifest.card import Card
 from medssl.manifest.journal import TRIED_AGAIN, Journal, Listed
 from medssl.manifest.rows import File
+from medssl.manifest.sheets import sheet_files
 from medssl.progress import Progress
 from medssl.units import Work, map_units
 
@@ -40,10 +41,12 @@ def image_files(archive: Path, card: Card, cohort: Path) -> list[Path]:
     inside = cohort.resolve().is_relative_to(archive.resolve())
     own = cohort.resolve().relative_to(archive.resolve()).as_posix() + "/" if inside else None
     masks = _mask_names(card)
+    names = [card.table, *card.joins, *card.split_lists.values()]
+    tables = {path for name in names if name for path in sheet_files(name, archive)}
     found = []
     for path in there:
         name = path.relative_to(archive).as_posix()
-        if name != card.table and not masks.fullmatch(name) and not (own and name.startswith(own)):
+        if path not in tables and not masks.fullmatch(name) and not (own and name.startswith(own)):
             found.append(path)
     if not found:
         what = f"no file matches {card.files!r}" if card.files else "an empty folder"
@@ -62,8 +65,10 @@ def mask_files(archive: Path, card: Card) -> set[str]:
 
 
 def _mask_names(card: Card) -> re.Pattern[str]:
-    parts = re.split(r"\{[^{}]*\}", card.masks)
-    return re.compile("[^/]+".join(map(re.escape, parts)) if card.masks else r"(?!)")
+    parts = re.split(r"(\{[^{}]*\})", card.masks)
+    any_of = {"{folder}": ".*"}
+    whole = "".join(any_of.get(part, "[^/]+") if part.startswith("{") else re.escape(part) for part in parts)
+    return re.compile(whole if card.masks else r"(?!)")
 
 
 def stem(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.archive.headers import Header
 from medssl.archive.scanners import SIDES, VIEWS, listed
-from medssl.manifest.card import KEYS, PLACED, Card
+from medssl.manifest.card import KEYS, PLACED, Card, source_of
 from medssl.manifest.demographics import UNKNOWN, age_band, age_of, agreed, sex_of
 from medssl.manifest.labels import Rule
 from medssl.manifest.pseudonyms import pseudonym
@@ -72,7 +72,7 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "patient_pid": pseudonym(key, "patient", first.patient_id),
         "split": "excluded" if left_out else split,
         "modality": stack.modality,
-        "role": stack.role,
+        "role": told.get("role") or stack.role,
         "site": told.get("site") or _site(key, first.institution),
         "scanner": told.get("scanner") or f"{first.manufacturer} {first.model}".strip() or UNKNOWN,
         "body_part": first.body_part or UNKNOWN,
@@ -93,13 +93,13 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
     }
 
 
-def label_rows(volume_id: str, told: Mapping[str, str], rules: Mapping[str, Rule]) -> list[Row]:
+def label_rows(volume_id: str, told: Mapping[str, str], rules: Mapping[str, Rule], card: Card) -> list[Row]:
     """A row for each label that the table gives a volume."""
     if not told:
         return []
     values = {name: rule(told) for name, rule in rules.items()}
     return [
-        {"volume_id": volume_id, "name": name, "value": value, "source": "table"}
+        {"volume_id": volume_id, "name": name, "value": value, "source": f"{card.name}: {rules[name].column}"}
         for name, value in values.items()
         if not math.isnan(value)
     ]
@@ -116,25 +116,36 @@ def patient_rows(volumes: list[Row], stacks: list[tuple[Stack, dict[str, str]]],
 def _patient(pid: str, entries: list[tuple[Row, Header, dict[str, str]]], card: Card) -> Row:
     kept = [row for row, _, _ in entries if row["status"] != "excluded"]
     sex, sex_source = _first_word(
-        [sex_of(t.get("sex", "")) for _, _, t in entries], [sex_of(h.sex) for _, h, _ in entries]
+        [sex_of(t.get("sex", "")) for _, _, t in entries], [sex_of(h.sex) for _, h, _ in entries],
+        source_of(card, "sex"),
+    )  # fmt: skip
+    race, race_source = _first_word([t.get("race", "") for _, _, t in entries], [], source_of(card, "race"))
+    ethnicity, ethnicity_source = _first_word(
+        [t.get("ethnicity", "") for _, _, t in entries], [], source_of(card, "ethnicity")
     )
-    race, race_source = _first_word([t.get("race", "") for _, _, t in entries], [])
     ages = [row["age_years"] for row, _, _ in entries if not math.isnan(row["age_years"])]
     age = min(ages) if ages else math.nan
-    further = sorted(set(card.columns) - PLACED - set(KEYS))
+    further = sorted(set(card.columns) - PLACED - {*KEYS, card.key})
     return {
         "patient_pid": pid, "sex": sex, "race": race,
-        "ethnicity": agreed(told.get("ethnicity", "") for _, _, told in entries),
+        "ethnicity": ethnicity,
         "age_years": age, "age_band": age_band(age, card.age_bands), "site": agreed(row["site"] for row, _, _ in entries),
         "split": kept[0]["split"] if kept else "excluded", "sex_source": sex_source, "race_source": race_source,
+        "ethnicity_source": ethnicity_source, "race_scheme": _scheme(card, "race", race_source),
+        "ethnicity_scheme": _scheme(card, "ethnicity", ethnicity_source),
         "n_studies": len({row["study_pid"] for row in kept}), "n_volumes": len(kept),
         **{name: agreed(told.get(name, "") for _, _, told in entries) for name in further},
     }  # fmt: skip
 
 
-def _first_word(table: list[str], header: list[str]) -> tuple[str, str]:
-    """What the table says, else what the header says, and which of the two it was."""
-    for source, values in ("table", table), ("header", header):
+def _scheme(card: Card, name: str, source: str) -> str:
+    """The list that a race or ethnicity was chosen from; words of different lists are not to be compared."""
+    return card.schemes.get(name, "not stated") if source != "none" else "none"
+
+
+def _first_word(table: list[str], header: list[str], column: str) -> tuple[str, str]:
+    """What the table says, else what the header says, and which of the two it was: the column of the card, or "header"."""
+    for source, values in (column, table), ("header", header):
         if any(value and value.lower() != UNKNOWN for value in values):
             return agreed(values), source
     return UNKNOWN, "none"

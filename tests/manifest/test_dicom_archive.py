@@ -152,7 +152,7 @@ def test_a_table_may_say_whose_a_study_is(tmp_path, key):
     card = Card(name="x", table="t.csv", key=key, columns={key: "what", "patient_id": "who", "sex": "sex"})
     index(tmp_path / "a", tmp_path / "c", card=card)
     people = read_cohort(tmp_path / "c").patients
-    assert people[["sex", "sex_source"]].to_numpy().tolist() == [["F", "table"]]
+    assert people[["sex", "sex_source"]].to_numpy().tolist() == [["F", "x: sex"]]
 
 
 def test_the_table_counts_before_the_header_and_what_differs_is_unknown(tmp_path):
@@ -168,7 +168,7 @@ def test_the_table_counts_before_the_header_and_what_differs_is_unknown(tmp_path
     people = read_cohort(tmp_path / "c").patients.set_index("patient_pid")
     told = {name: people.loc[pseudonym(key, "patient", name)] for name in ("ann", "bob", "cat", "dan")}
     assert {name: (row["sex"], row["sex_source"], row["age_band"]) for name, row in told.items()} == {
-        "ann": ("M", "table", "60-74"), "bob": ("M", "header", "<40"), "cat": ("unknown", "header", "unknown"),
+        "ann": ("M", "x: sex", "60-74"), "bob": ("M", "header", "<40"), "cat": ("unknown", "header", "unknown"),
         "dan": ("unknown", "none", "unknown"),
     }  # fmt: skip
     assert told["dan"][["race", "ethnicity", "site"]].tolist() == ["unknown"] * 3
@@ -194,7 +194,7 @@ def test_a_reader_that_breaks_in_a_new_way_stops_nothing(archive, tmp_path, monk
         ({"splits": {}}, "add up to 1"),
         ({"splits": {"train": 1.5, "test": -0.5}}, "add up to 1"),
         ({"splits": {"train": 0.5, "dev": 0.5}}, "add up to 1"),
-        ({"key": "name"}, "is not one of"),
+        ({"key": "nickname"}, "is not one of"),
     ],
 )
 def test_a_card_that_cannot_work_is_refused_at_once(facts, message):

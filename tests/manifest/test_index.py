@@ -165,7 +165,7 @@ def test_attributes_of_the_table_are_words_for_everybody(archive, tmp_path):
     people = read_cohort(tmp_path / "c").patients
     assert sorted(people["smoker"]) == ["unknown", "unknown", "yes"]
     assert sorted(people["race"]) == ["Black", "unknown", "unknown"]
-    assert sorted(people["race_source"]) == ["none", "none", "table"]
+    assert sorted(people["race_source"]) == ["none", "none", "tiny: race"]
     text = people.select_dtypes(exclude="number")
     assert not text.isna().to_numpy().any() and not (text == "").to_numpy().any()
 

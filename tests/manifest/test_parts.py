@@ -107,14 +107,14 @@ def test_pseudonyms_need_the_key(tmp_path):
         ("files: x\n", "needs 'name'"),
         ("name: x\nfiles: /etc/*\n", "files '/etc/\\*' leaves the archive"),
         ("name: x\nmasks: ../m/{name}\n", "masks '../m/{name}' leaves the archive"),
-        ("name: x\nmasks: m/{patient}\n", "{patient} is not one of {stem}, {name}, {series_uid}"),
+        ("name: x\nmasks: m/{patient}\n", "{patient} is not one of {stem}, {name}, {folder}, {series_uid}"),
         ("name: x\nmasks: '{name}'\n", "does not tell a label map from an image"),
         ("name: x\nmasks: m/one.nii.gz\n", "does not tell a label map from an image"),
         ("name: x\npatient: (\n", "is not a regular expression"),
         ("name: x\npatient: p\n", "has 0 groups"),
         ("name: x\nage_bands: [60, 40]\n", "must be rising ages"),
         ("name: x\nlabels: {a: column a}\n", "no table"),
-        ("name: x\ntable: t.csv\nkey: file\ncolumns: {file: f, split: fold}\n", "works 'split' out itself"),
+        ("name: x\ntable: t.csv\nkey: file\ncolumns: {file: f, age_band: fold}\n", "works 'age_band' out itself"),
     ],
 )
 def test_a_card_that_is_wrong_says_where(tmp_path, text, message):
@@ -130,5 +130,8 @@ def test_shipped_cards_are_readable_and_described():
     cards = sorted(folder.glob("*.yaml"))
     assert len(cards) >= 4
     for path in cards:
-        assert isinstance(read_card(path), Card)
-        assert path.with_suffix(".md").is_file()
+        card = read_card(path)
+        assert isinstance(card, Card) and card.name == path.stem
+        page = path.with_suffix(".md").name
+        said = path.read_text(encoding="utf-8").partition("\n")[0].partition("see ")[2].rstrip(".\n") or page
+        assert (folder / said.replace(".md", "")).with_suffix(".md").is_file(), path
