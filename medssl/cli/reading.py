@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,8 @@ from medssl.cli.options import (
 )
 from medssl.progress import shown
 from medssl.units import Work, share_from
+
+Form = Literal["bids", "nnssl"]
 
 
 @app.command()
@@ -147,6 +149,45 @@ def verify(
         raise typer.Exit(LEAKING)
     if verdict.damage or verdict.faults:
         raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def export(
+    cohort: Annotated[Path, typer.Argument(help="The cohort made by medssl index.")],
+    output: Output,
+    to: Annotated[
+        Form, typer.Option(help="bids: participants.tsv; nnssl: pretrain_data.json of the split train.")
+    ] = "bids",
+) -> None:
+    """Write a cohort in the form of another tool.
+
+    Example: medssl export cohorts/hippocampus -o exported --to nnssl
+    """
+    from medssl.manifest.exchange import export_bids, export_nnssl
+
+    if to == "bids":
+        say(f"participants in {export_bids(cohort, output)}")
+        return
+    path, left = export_nnssl(cohort, output, name=output.resolve().name)
+    say(
+        f"collection in {path} (it names files of the archive); {left} training volumes are in no form that nnssl reads"
+    )
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="pretrain_data.json of nnssl or OpenMind.")],
+    archive: Annotated[Path, typer.Option(help="The folder that holds the images it lists.")],
+    output: Output,
+) -> None:
+    """Turn the description of another tool into a data card and a table for medssl index.
+
+    Example: medssl import pretrain_data.json --archive /data/openmind -o openmind_card
+    """
+    from medssl.manifest.exchange import import_nnssl
+
+    card = import_nnssl(source, archive, output)
+    say(f"now: medssl index {archive} -o COHORT --card {card}")
 
 
 @app.command()

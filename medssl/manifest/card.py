@@ -57,7 +57,7 @@ class Card:
     `columns` is our name -> its column ("A or B": the first that is not blank), `labels` our name -> a rule (see
     labels.py), `values` our name -> what each code means ("" for: not known; a * at its end stands for any ending),
     `schemes` the list that races or ethnicities were chosen from. `split_lists` is train, val, test or "train+val" -> a
-    file with one `key` a line.
+    file with one `key` a line. With `only_listed`, only files that have a row in the table (of `key` file) are looked at.
 
     `patient` is a regular expression with one group, searched in the stem of files that nothing else assigns to a patient.
     `masks` names the label map of a volume (with `mask_role`: of a volume of that role) by {stem}, {name}, {folder},
@@ -86,6 +86,7 @@ class Card:
     structures: dict[str, int] = field(default_factory=dict)
     splits: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.1, "test": 0.3})
     split_lists: dict[str, str] = field(default_factory=dict)
+    only_listed: bool = False
     split_seed: str = "0"
     held_out_sites: tuple[str, ...] = ()
     test_from: str = ""
@@ -138,6 +139,8 @@ def _fault_of_path(card: Card) -> str:
 def _fault_of_table(card: Card) -> str:
     if card.key not in (known := (*KEYS, *groups_of(card))):
         return f"key {card.key!r} is not one of {', '.join(known)}"
+    if card.only_listed and not (card.table and card.key == "file"):
+        return "only_listed needs a table whose key is file"
     if card.table and card.key not in card.columns:
         return f"columns lack {card.key!r}, the key; add '{card.key}: NAME OF ITS COLUMN'"
     if (card.labels or card.columns) and not (card.table or card.joins or card.facts or card.path):

@@ -64,8 +64,8 @@ def index(
     """
     archive, cohort, card = Path(archive), Path(cohort), card or Card(name="archive")
     _check_place(archive, cohort)
-    listed = listing(archive, image_files(archive, card, cohort))
     table, key_path = read_clinical(card, archive), key_file or cohort / "phi" / "key"
+    listed = listing(archive, _looked_at(archive, card, table, cohort))
     if key_path.exists():
         read_key(key_path)  # a wrong one is better known before hours of reading than after
     with writing(cohort, "medssl index"):
@@ -93,11 +93,24 @@ def read_share(
     """
     archive, cohort, card = Path(archive), Path(cohort), card or Card(name="archive")
     _check_place(archive, cohort)
-    listed = share_of(listing(archive, image_files(archive, card, cohort)), share)
+    paths = _looked_at(archive, card, read_clinical(card, archive), cohort)
+    listed = share_of(listing(archive, paths), share)
     with writing(cohort, "medssl index", share=True):
         _private(cohort)
         read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
     return len(listed)
+
+
+def _looked_at(archive: Path, card: Card, table: Clinical, cohort: Path) -> list[Path]:
+    """The files that are read; with `only_listed` those that the table has a row for."""
+    paths = image_files(archive, card, cohort)
+    if not card.only_listed:
+        return paths
+    kept = [path for path in paths if relative_name(path, archive) in table.rows]
+    if not kept:
+        raise UserError(f"{archive}: holds none of the files that the table of the card {card.name} lists; give the folder "
+                        "that its names are relative to")  # fmt: skip
+    return kept
 
 
 def _found(archive: Path, card: Card, table: Clinical, files: list[File], strict_table: bool) -> _Found:
