@@ -66,11 +66,12 @@ def onto_grid(
 
 
 def _nearest(values: np.ndarray, shape: tuple[int, int, int], to_old: np.ndarray, lines: Lines | None) -> np.ndarray:
-    """The nearest old value at each new centre; beyond the old grid, anything."""
+    """The nearest old value at each new centre, the upper one halfway; beyond the old grid, anything."""
     if lines is None:
         return _sample(_widen(values), shape, to_old, sitk.sitkNearestNeighbor).astype(values.dtype)
     wanted = [
-        np.floor(line.centres + 0.5).clip(0, n - 1).astype(int) for line, n in zip(lines, values.shape, strict=True)
+        np.floor(line.centres + 0.5 + ROUNDING).clip(0, n - 1).astype(int)
+        for line, n in zip(lines, values.shape, strict=True)
     ]
     return values[np.ix_(*wanted)].transpose(np.argsort([line.axis for line in lines]))
 

@@ -33,6 +33,9 @@ def index(
     archive: Annotated[Path, typer.Argument(help="A folder of DICOM, NIfTI, NPZ, PNG or JPEG files.")],
     output: Output,
     card: Annotated[Path | None, typer.Option(help="A data card: which files, which table, which labels.")] = None,
+    clinical: Annotated[
+        Path | None, typer.Option(help="A CSV file with sex, race, age_years, site, label:NAME ... by patient or file.")
+    ] = None,
     key_file: Annotated[Path | None, typer.Option(help="32 secret bytes for pseudonyms; made if absent.")] = None,
     strict_table: Annotated[bool, typer.Option(help="Fail when the clinical table names unknown ids.")] = False,
     thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
@@ -49,11 +52,13 @@ def index(
 
     Example: medssl index /data/pacs_export -o cohorts/pacs --workers 8
     """
+    from medssl.manifest import Card, read_card, read_share, with_table, write_summary
     from medssl.manifest import index as make_index
-    from medssl.manifest import read_card, read_share, write_summary
 
     work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
     mapping = read_card(card) if card else None
+    if clinical:
+        mapping = with_table(mapping or Card(name="archive"), clinical)
     if shard:
         share = share_from(shard)
         count = read_share(archive, output, share, card=mapping, work=work, progress=shown)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "external")
 NUMBERS = ("label", "score")
 UNKNOWN = "unknown"
 NOT_ATTRIBUTES = {*REQUIRED, "task", "model"}

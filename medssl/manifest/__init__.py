@@ -10,6 +10,7 @@ COHORT/phi/               the key of the pseudonyms and the paths of the files: 
 """
 
 from medssl.manifest.card import Card, read_card
+from medssl.manifest.clinical import with_table
 from medssl.manifest.cohort import Cohort, read_cohort
 from medssl.manifest.index import index, read_share
 from medssl.manifest.receipt import Receipt, Unmatched
@@ -24,5 +25,6 @@ __all__ = [
     "read_card",
     "read_cohort",
     "read_share",
+    "with_table",
     "write_summary",
 ]

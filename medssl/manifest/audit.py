@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from medssl.manifest.card import SPLITS
+from medssl.manifest.card import EXTERNAL, SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def faults(volumes: pd.DataFrame, patients: pd.DataFrame, labels: pd.DataFrame) 
     people = dict(zip(patients["patient_pid"], patients["split"], strict=True))
     for row in kept.to_dict("records"):
         name, who = str(row["volume_id"]), row["patient_pid"]
-        if row["split"] not in (*SPLITS, "external"):
+        if row["split"] not in (*SPLITS, EXTERNAL):
             found.append(Finding("SPLIT_WORD", (name,), str(row["split"])))
         if who not in people:
             found.append(Finding("PATIENT_OF_NOBODY", (name, str(who))))

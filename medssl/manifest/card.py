@@ -21,6 +21,9 @@ PARTS = re.compile(r"\{([^{}]*)\}")
 
 SPLITS = ("train", "val", "test")
 
+EXTERNAL = "external"
+"""The split of the patients of a site that is held out."""
+
 ROLES = ("", "t2w", "adc", "hbv")
 """What a volume may be to a study."""
 
@@ -59,8 +62,10 @@ class Card:
     `patient` is a regular expression with one group, searched in the stem of files that nothing else assigns to a patient.
     `masks` names the label map of a volume (with `mask_role`: of a volume of that role) by {stem}, {name}, {folder},
     {series_uid} or a group of `path`; `structures` names the numbers in it. `age_bands` are the first ages of the second,
-    third... band. `identify_by` "uid" spares an archive too large to be read twice: DICOM files count as equal when their
-    instance UIDs are, nothing is read but headers, and no checksum is known of them.
+    third... band. Patients of `held_out_sites` (as the table names them, or InstitutionName) are the split "external";
+    those first seen on or after the day `test_from` (YYYY-MM-DD) are "test", see splits.py. `identify_by` "uid" spares an
+    archive too large to be read twice: DICOM files count as equal when their instance UIDs are, nothing is read but
+    headers, and no checksum is known of them.
     """
 
     name: str
@@ -82,6 +87,8 @@ class Card:
     splits: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.1, "test": 0.3})
     split_lists: dict[str, str] = field(default_factory=dict)
     split_seed: str = "0"
+    held_out_sites: tuple[str, ...] = ()
+    test_from: str = ""
     age_bands: tuple[int, ...] = (40, 60, 75)
     identify_by: Literal["content", "uid"] = "content"
 
@@ -178,6 +185,8 @@ def _fault_of_numbers(card: Card) -> str:
     fractions = list(card.splits.values())
     if set(card.splits) - set(SPLITS) or not math.isclose(sum(fractions), 1.0) or min(fractions) < 0:
         return f"splits {card.splits} must be fractions of train, val and test that add up to 1"
+    if card.test_from and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", card.test_from):
+        return f"test_from {card.test_from!r} is not a day; write YYYY-MM-DD"
     if any(a >= b for a, b in pairwise((0, *card.age_bands))):
         return f"age_bands {list(card.age_bands)} must be rising ages above 0"
     return ""

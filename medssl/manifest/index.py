@@ -21,7 +21,7 @@ from medssl.manifest.pseudonyms import is_shared, pseudonym, read_key
 from medssl.manifest.reading import image_files, listing, mask_files, read_missing, share_of, stem
 from medssl.manifest.receipt import Receipt, described, unmatched, versions
 from medssl.manifest.rows import File, instance_row, label_rows, patient_rows, relative_name, volume_row
-from medssl.manifest.splits import official_splits, split_of, within
+from medssl.manifest.splits import Person, official_splits, split_for
 from medssl.manifest.tables import (
     FILES,
     INSTANCES,
@@ -199,18 +199,29 @@ def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
 
 def _splits(found: _Found) -> dict[str, str]:
     """The split of each patient. Somebody alone, or known by one study only, is trained on where anybody is."""
-    card = found.card
-    people = {stack.headers[0].patient_id for _, stack in found.stacks}
-    trains = card.splits.get("train", 0.0) > 0
-    official = official_splits((s.headers[0].patient_id, found.told[name].get("split", "")) for name, s in found.stacks)
+    heard: dict[str, list[tuple[Header, dict[str, str]]]] = {}
+    for name, stack in found.stacks:
+        heard.setdefault(stack.headers[0].patient_id, []).append((stack.headers[0], found.told[name]))
+    official = official_splits((who, told.get("split", "")) for who, entries in heard.items() for _, told in entries)
     return {
-        who: within(who, official[who], card.split_seed, card.splits)
-        if who in official
-        else "train"
-        if trains and (len(people) == 1 or known_by_study(who))
-        else split_of(who, card.split_seed, card.splits)
-        for who in people
+        who: split_for(
+            Person(
+                patient_id=who,
+                official=official.get(who, ""),
+                sites=frozenset(told.get("site") or header.institution for header, told in entries),
+                first_study=min(filter(None, (_day(header, told) for header, told in entries)), default=""),
+                trained_on=len(heard) == 1 or known_by_study(who),
+            ),
+            found.card,
+        )
+        for who, entries in heard.items()
     }
+
+
+def _day(header: Header, told: Mapping[str, str]) -> str:
+    """The day of a study as YYYYMMDD, "" for anything else. It never leaves this process."""
+    day = (told.get("study_date") or header.study_date).replace("-", "")[:8]
+    return day if len(day) == 8 and day.isdigit() else ""
 
 
 def _mask(header: Header, role: str, told: Mapping[str, str], found: _Found) -> str:
@@ -233,6 +244,8 @@ def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Ro
     bare = [row["volume_id"] for row in due if not row["has_mask"]]
     known = {name for name, s in found.stacks if any(table.has_row(header, found.archive) for header in s.headers)}
     untold = [row["volume_id"] for row in _sorted(kept, "volume_id") if card.table and row["volume_id"] not in known]
+    sites = {found.told[name].get("site") or s.headers[0].institution for name, s in found.stacks}
+    absent = len(set(card.held_out_sites) - sites)
     strangers = {s.headers[0].patient_id for _, s in found.stacks if known_by_study(s.headers[0].patient_id)}
     notes = [
         (len(people) == 1 and kept, "one patient only: all volumes are in one split, nothing is left to judge on"),
@@ -242,6 +255,7 @@ def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Ro
         (untold, f"{len(untold)} volumes have no row in the table"),
         (lonely, f"{len(lonely)} label maps belong to no volume"),
         (bare, f"{len(bare)} volumes have no label map"),
+        (absent, f"{absent} of the card's held_out_sites have no patient; compare their spelling with the table's"),
         (strangers, f"{len(strangers)} studies name no patient; each is kept as a patient of its own, in training only"),
         *((count, f"{count} {what}") for what, count in sorted(table.heard.items())),
         (shared, "others may read the key of the pseudonyms; chmod 600 it"),

@@ -5,8 +5,46 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from medssl.errors import UserError
+from medssl.manifest.card import EXTERNAL, Card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """What decides a patient's split. `sites` are all that the patient was seen at, `first_study` is YYYYMMDD ("": not
+    known), `official` what the makers of a data set said. `trained_on` is true of somebody who must not be judged on.
+    """
+
+    patient_id: str
+    official: str = ""
+    sites: frozenset[str] = frozenset()
+    first_study: str = ""
+    trained_on: bool = False
+
+
+def split_for(person: Person, card: Card) -> str:
+    """The split of a patient, by the first of these that applies.
+
+    The makers' own split. A site that is held out: all its patients are "external", seen there once or always. `trained_on`:
+    "train". With `test_from`: patients first seen on or after that day are "test" and all others "train" or "val", also
+    those without a date, so that the future is never learned from. Else the place that `split_of` gives.
+
+    Newcomers never move anybody. A new study moves a patient in two cases only: it comes from a held-out site, or is
+    older than all the others and before `test_from`.
+    """
+    who, seed, fractions = person.patient_id, card.split_seed, card.splits
+    if person.official:
+        return within(who, person.official, seed, fractions)
+    if person.sites & set(card.held_out_sites):
+        return EXTERNAL
+    if person.trained_on and fractions.get("train", 0.0) > 0:
+        return "train"
+    if card.test_from:
+        is_future = bool(person.first_study) and person.first_study >= card.test_from.replace("-", "")
+        return "test" if is_future else within(who, "train+val", seed, fractions)
+    return split_of(who, seed, fractions)
 
 
 def split_of(patient_id: str, seed: str, fractions: Mapping[str, float]) -> str:

@@ -159,8 +159,9 @@ def _array(store: Store, row: Mapping[Any, Any]) -> tuple[Finding | None, Sketch
     try:
         image = store.read(name)
         found = {"array_crc32c": checksum(image)}
-        if row["has_mask"]:
-            found["mask_crc32c"] = checksum(store.read(name, "mask"))
+        for other in ("mask", "valid"):
+            if row[f"has_{other}"]:
+                found[f"{other}_crc32c"] = checksum(store.read(name, other))
     except Damaged as damaged:
         return Finding("ARRAY_DAMAGED", (name,), damaged.code), None
     if any(row[column] != value or told.get(column) != value for column, value in found.items()):

@@ -101,9 +101,15 @@ def _placed(row: Mapping[str, Any]) -> bool:
 
 
 def _best_partner(first: Mapping[str, Any], candidates: list[dict[str, Any]]) -> Partner:
-    ranked = [(-overlap(first, row), _voxel_mm3(row), row["volume_id"], row["role"]) for row in candidates]
+    ranked = [(-_share(first, row), _voxel_mm3(row), row["volume_id"], row["role"]) for row in candidates]
     less, _, volume_id, role = min(ranked)
     return Partner(volume_id=volume_id, role=role, overlap=-less)
+
+
+def _share(first: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The overlap of two volumes; none in two frames of reference, whose millimetres do not meet."""
+    frames = {frame for row in (first, other) if (frame := row.get("frame_pid"))}
+    return 0.0 if len(frames) > 1 else overlap(first, other)
 
 
 def _voxel_mm3(row: Mapping[str, Any]) -> float:

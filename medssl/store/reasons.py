@@ -6,7 +6,7 @@ REASONS = {
     "ADC_UNITS_UNKNOWN": "The values are in no unit in which diffusion is told; export the map in 1e-6 mm2/s.",
     "CONSTANT_IMAGE": "Every measured voxel has the same value, so there is nothing to learn; check the source.",
     "CRASHED": "The process that read it died, most likely in a decoder; convert the files or leave them out.",
-    "FOV_MISMATCH": "ADC or high-b cover less than 80 % of the T2w in mm; check the affines or the choice of series.",
+    "FOV_MISMATCH": "ADC or high-b cover under 80 % of the T2w in mm, or have another frame of reference; align them.",
     "IO_ERROR": "The disk or network failed while reading; run the same command again.",
     "MASK_MISPLACED": "The label map lies outside the image in millimetres; check its affine. The image is kept without it.",
     "MASK_MISSING": "The label map named by the card is not there. The image is kept without it.",

@@ -101,10 +101,7 @@ def test_a_header_survives_the_journal(tmp_path):
     file = File(path=path, size=3, crc32c=2**32 - 1, digest="d", header=header, reason="")
     parts.write([("x", 3, 4)], [file])
     (found,) = parts.known(tmp_path / "a").values()
-    assert vars(found.header) | {"age_years": 0, "b_value": 0, "repetition_time": 0} == vars(header) | {
-        "age_years": 0, "b_value": 0, "repetition_time": 0,
-    }  # fmt: skip
-    assert found.header.b_value != found.header.b_value  # nan stays nan
+    assert repr(found.header) == repr(header)  # nan is not equal to itself
     assert (found.crc32c, found.digest, found.path) == (file.crc32c, "d", path)
 
 

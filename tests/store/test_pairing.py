@@ -189,6 +189,21 @@ def test_what_cannot_be_paired_has_a_reason(clinic):
     assert receipt.not_asked == {"MR": 1}
 
 
+def test_millimetres_of_two_frames_of_reference_do_not_meet(clinic):
+    study = Study(clinic)
+    t2 = study.add("t2w", frame_pid="one")
+    adc, moved, hbv = (
+        study.add("adc", frame_pid="one"),
+        study.add("adc", frame_pid="two"),
+        study.add("hbv", frame_pid=""),
+    )
+    store, _ = made(clinic)
+    assert store.volumes["channel_volumes"][0].tolist() == [t2, adc, hbv], "an unknown frame is not another one"
+    clinic.rows[1]["frame_pid"] = "two"
+    store, _ = made(clinic)
+    assert why(store) == dict.fromkeys((t2, adc, moved, hbv), "FOV_MISMATCH")
+
+
 def test_a_broken_partner_leaves_the_case_out(clinic):
     t2, _, _ = Study(clinic).whole()
     (clinic.archive / clinic.files[-1]["path"]).write_bytes(b"not an image")

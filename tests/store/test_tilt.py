@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from medssl.store import Preparation, open_store, prepare
+from medssl.store import Preparation, open_store, prepare, verify
 from medssl.store.grids import is_sheared, put_on_grid, without_padding
+from medssl.store.shards import shard_path
 from medssl.volume import Volume
 
 TILT = np.radians(14)
@@ -107,6 +108,12 @@ def test_the_store_keeps_what_was_measured(clinic):
     assert row["mean"] == pytest.approx(float(image[valid == 1].astype(np.float64).mean() * 1000), abs=2)
     half = store.read(volume_id, "valid", start=(0, 0, 5), stop=(9, 9, 9))
     assert np.array_equal(half, valid[:, :9, :9, 5:9])
+    assert not verify(clinic.store).damage
+    path = shard_path(clinic.store / "arrays" / volume_id / "valid")
+    content = bytearray(path.read_bytes())
+    content[40] ^= 4
+    path.write_bytes(content)
+    assert [finding.code for finding in verify(clinic.store).damage] == ["ARRAY_DAMAGED"]
 
 
 def test_a_volume_that_was_measured_throughout_has_no_such_array(clinic):
