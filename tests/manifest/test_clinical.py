@@ -4,6 +4,7 @@ import gzip
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from medssl.errors import UserError
 from medssl.manifest import Card, index, read_card, read_cohort
 from medssl.manifest.clinical import read_clinical, with_table
+from medssl.manifest.facts import read_facts
 from medssl.manifest.labels import meaning, read_rule
 from medssl.manifest.sheets import read_cells
 from medssl.manifest.splits import official_splits, within
@@ -170,3 +172,16 @@ def test_the_real_marksheet_of_picai_has_the_cases_that_its_makers_count(real_da
     assert len(told) == 1500 and sum(labels["cspca"] for labels in told) == 425
     assert all((labels["isup"] >= 2) == labels["cspca"] for labels in told)
     assert len({row["study_id"] for row in table.rows.values()}) == 1500 and not table.heard
+
+
+def test_facts_are_scalars_and_short_vectors_and_never_objects(tmp_path):
+    np.savez(tmp_path / "a.npz", race=1, name="x", steps=np.array([1, 0]), image=np.zeros((300, 300)))
+    assert read_facts(tmp_path / "a.npz") == {"race": "1", "name": "x", "steps.0": "1", "steps.1": "0"}
+    np.savez(tmp_path / "b.npz", race=np.array({"a": 1}, dtype=object))
+    (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
+    for name in "bc":
+        with pytest.raises(UserError, match="the facts of an NPZ cannot be read"):
+            read_facts(tmp_path / f"{name}.npz")
+    (tmp_path / "Info.cfg").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match=r"no 'Info\.cfg' beside an image"):
+        read_facts(tmp_path / "Info.cfg")
