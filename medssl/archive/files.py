@@ -10,11 +10,14 @@ import math
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medssl.archive import heidelberg
 from medssl.archive.headers import MAXIMUM_VOXELS, Header
 from medssl.archive.reasons import Refusal
 from medssl.volume import Volume
@@ -242,11 +245,13 @@ READERS = {
     (".mha", ".nrrd"): ("itk", itk),
     (".npz",): ("npz", npz),
     (".png", ".jpg", ".jpeg"): ("image", picture),
+    (".vol",): ("heidelberg", lambda path: heidelberg.vol(path).volume),
+    (".xml",): ("heidelberg", lambda path: heidelberg.xml(path).volume),
 }
 """File endings, the kind of source they are, and what reads them."""
 
 
-def _header(kind: str, reader: Any) -> Any:
+def _header(kind: str, reader: Callable[[Path], Volume]) -> Callable[[Path, int], Header]:
     def read(path: Path, size: int) -> Header:
         volume = reader(path)
         return Header(
@@ -258,12 +263,27 @@ def _header(kind: str, reader: Any) -> Any:
     return read
 
 
-def _refuse_pair(path: Path, size: int) -> Header:
-    raise Refusal("PAIRED_HEADER", path.name)
+def _scan_header(reader: Callable[[Path], heidelberg.Scan]) -> Callable[[Path, int], Header]:
+    def read(path: Path, size: int) -> Header:
+        scan = reader(path)
+        header = _header("heidelberg", lambda _: scan.volume)(path, size)
+        return replace(header, patient_id=scan.patient_id, laterality=scan.laterality, parts=scan.parts)
+
+    return read
+
+
+def _refuse(code: str) -> Callable[[Path, int], Header]:
+    def read(path: Path, size: int) -> Header:
+        raise Refusal(code, path.name)
+
+    return read
 
 
 HEADER_READERS = {
     **{endings: _header(kind, reader) for endings, (kind, reader) in READERS.items()},
-    (".hdr", ".img", ".mhd", ".nhdr"): _refuse_pair,
+    (".vol",): _scan_header(heidelberg.vol),
+    (".xml",): _scan_header(heidelberg.xml),
+    (".hdr", ".img", ".mhd", ".nhdr"): _refuse("PAIRED_HEADER"),
+    (".e2e", ".sdb", ".fda", ".fds"): _refuse("OCT_VENDOR_FORMAT"),
 }
 """File endings and what reads their header: the whole file is read, so that damage is found when it is indexed."""

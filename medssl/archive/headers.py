@@ -66,8 +66,9 @@ class Header:
     and carry their whole geometry in `shape` and `affine` (16 numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`,
     `body_part`, `laterality` and `view_position` hold words of closed lists only; `patient_id`, `institution`,
     `description`, `race`, `contrast`, `study_date`, `content_time` and the uids are the file's own and must not be
-    written anywhere. `intent` is "presentation" or "processing" for radiographs, `flags` are codes of what was odd and
-    tolerated (TAG_INVALID with the keyword), and `parse_path` is "fast" or "pydicom", whichever parser read it.
+    written anywhere. `intent` is "presentation" or "processing" for radiographs, `parts` names further files in the same
+    folder that the image is in, `flags` are codes of what was odd and tolerated (TAG_INVALID with the keyword), and
+    `parse_path` is "fast" or "pydicom", whichever parser read it.
     """
 
     path: Path
@@ -120,6 +121,7 @@ class Header:
     age_source: str = ""
     intent: str = ""
     flags: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     parse_path: str = field(default="", compare=False)
 
 

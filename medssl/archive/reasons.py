@@ -47,11 +47,13 @@ REASONS = {
     "NUCLEAR_MEDICINE": "A nuclear medicine image (scintigraphy, SPECT); not read.",
     "OCT_EN_FACE": "A picture or analysis computed from an OCT volume; the volume itself is read.",
     "OCT_NON_RASTER": "Not a raster of parallel, equally spaced B-scans (radial, circular or single line scan).",
+    "OCT_VENDOR_FORMAT": "A format of one vendor without a public description; export as DICOM, .vol or XML.",
     "OUT_OF_MEMORY": "Reading the file takes more memory than a process may have; raise --memory-gb.",
     "PACKED_ARCHIVE": "A packed archive (zip, gzip, tar, 7z, rar); unpack it first.",
     "PAIRED_HEADER": "A header whose data lie in another file; save as one file (.nii, .mha, .nrrd).",
     "PARAMETRIC_MAP": "A parametric map computed from images; the images themselves are read.",
     "PATHOLOGY": "A microscope or whole-slide image; not read.",
+    "PART_OF_SCAN": "A picture that is one slice of a scan described by another file; it is read with that scan.",
     "PATIENT_CONFLICT": "One series with two patients; its identifiers were overwritten by a tool.",
     "PET_LEFT_OUT": "PET is left out by policy: uptake in SUV needs dose and time, which are not read.",
     "PHANTOM": "A phantom or quality-control subject, not a patient.",
@@ -77,6 +79,8 @@ REASONS = {
     "VISIBLE_LIGHT": "A photograph or endoscopy; not read.",
     "WAVEFORM": "An ECG or another curve, not an image.",
     "XFORM_CONFLICT": "The two affines of the NIfTI header (sform and qform) disagree; decide which one is right.",
+    "XML_ENTITIES": "XML that defines entities, which can blow up memory or read other files; export it again.",
+    "XML_PICTURE_MISSING": "A picture that the XML names is not beside it or cannot be read; export the scan again.",
 }
 """Code -> what is wrong and what to do."""
 

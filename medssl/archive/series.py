@@ -76,8 +76,11 @@ def assemble(headers: Sequence[Header]) -> list[Stack]:
     """Stacks of all headers, sorted; every header is in exactly one of them."""
     groups: dict[tuple[object, ...], list[Header]] = {}
     stacks = []
+    parts = {header.path.parent / name for header in headers for name in header.parts}
     for header in sorted(headers, key=lambda h: str(h.path)):
-        if header.kind != "dicom":
+        if header.path in parts:
+            stacks.append(_left_out([header], "PART_OF_SCAN"))
+        elif header.kind != "dicom":
             stacks.append(_file_stack(header))
         elif header.sop_class_uid in PICTURE_SOPS or header.n_frames > 1 or header.modality == "OPT":
             stacks.append(_frame_stack(header))

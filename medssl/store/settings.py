@@ -8,7 +8,7 @@ from medssl.errors import UserError
 
 Millimetres = tuple[float, float, float]
 
-MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray"}
+MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray", "MG": "xray"}
 """DICOM modality codes that can be prepared, and the kind of preparation each gets."""
 
 GROUPS: dict[str, tuple[str, ...]] = {"bpmri": ("t2w", "adc", "hbv")}
