@@ -85,3 +85,14 @@ def test_shares_from_the_shell(hospital, capsys):
 def test_a_share_that_cannot_be(hospital, share, capsys):
     assert medssl("index", hospital / "archive", "-o", hospital / "x", f"--shard={share}") == 2
     assert f"--shard {share}: write i/n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("most", "code"), [("0.14", 3), ("0.15", 0)])
+def test_more_left_out_than_allowed(hospital, capsys, most, code):
+    """One of seven files is damaged."""
+    read = ["index", hospital / "archive", "-o", hospital / "x", "--card", hospital / "card.yaml", "--workers", 0]
+    assert medssl(*read, "--max-left-out", most) == code
+    assert ("1 of 7 files left out, more than --max-left-out 0.14 allows" in capsys.readouterr().out) == (code == 3)
+    assert medssl("prepare", hospital / "x", "-o", hospital / "y", "--workers", 0, "--max-left-out", "0") == 0
+    (hospital / "archive" / "p5.nii.gz").unlink()
+    assert medssl("prepare", hospital / "x", "-o", hospital / "z", "--workers", 0, "--max-left-out", "0.1") == 3

@@ -33,6 +33,10 @@ Where = Annotated[Engine, typer.Option(help="Processes of this machine, or of a 
 Address = Annotated[str, typer.Option(help="Of the Ray cluster; without it, a local one is started.")]
 MemoryGb = Annotated[float, typer.Option(help="Memory that one process may take.")]
 Seconds = Annotated[float, typer.Option(help="How long one file (index) or volume (prepare) may take.")]
+MaximumLeftOut = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share that may be left out; above it, all is done but the exit code is 3."),
+]
 Shard = Annotated[
     str, typer.Option(help="i/n: only the i-th of n shares, e.g. of a job array; run without it when all are done.")
 ]

@@ -15,6 +15,7 @@ from medssl.cli.options import (
     NOTHING_USABLE,
     Address,
     Changes,
+    MaximumLeftOut,
     MemoryGb,
     Output,
     Seconds,
@@ -41,6 +42,7 @@ def index(
     key_file: Annotated[Path | None, typer.Option(help="32 secret bytes for pseudonyms; made if absent.")] = None,
     strict_table: Annotated[bool, typer.Option(help="Fail when the clinical table names unknown ids.")] = False,
     thumbnails: Annotated[bool, typer.Option(help="Draw slices of some volumes: patient data, even unnamed.")] = True,
+    max_left_out: MaximumLeftOut = 1.0,
     workers: Workers = CORES,
     shard: Shard = "",
     engine: Where = "process",
@@ -54,7 +56,7 @@ def index(
 
     Example: medssl index /data/pacs_export -o cohorts/pacs --workers 8
     """
-    from medssl.manifest import Card, read_card, read_share, with_table, write_summary
+    from medssl.manifest import Card, read_card, read_cohort, read_share, with_table, write_summary
     from medssl.manifest import index as make_index
 
     work = Work(workers=workers, engine=engine, address=address, memory_gb=memory_gb, seconds=seconds)
@@ -73,7 +75,8 @@ def index(
     drawing = Work(workers=min(1, workers), memory_gb=memory_gb, seconds=seconds)
     page = write_summary(output, thumbnails=24 * thumbnails, work=drawing, progress=shown)
     say(f"what is in it, and what is not: {page}")
-    if not receipt.volumes:
+    excluded = read_cohort(output).instances["status"] == "excluded"
+    if not receipt.volumes or _is_too_much(int(excluded.sum()), len(excluded), "files", max_left_out):
         raise typer.Exit(NOTHING_USABLE)
 
 
@@ -97,6 +100,7 @@ def prepare(
     output: Output,
     recipe: Annotated[Path | None, typer.Option(help="A recipe whose prepare section says how.")] = None,
     set_: Changes = [],  # noqa: B006
+    max_left_out: MaximumLeftOut = 1.0,
     workers: Workers = CORES,
     shard: Shard = "",
     engine: Where = "process",
@@ -120,7 +124,8 @@ def prepare(
         return
     receipt = make_store(cohort, output, settings=settings, work=work, progress=shown)
     say(str(receipt))
-    if not receipt.prepared:
+    left = sum(count for code, count in receipt.reasons.items() if not code.startswith("MASK_"))
+    if not receipt.prepared or _is_too_much(left, left + receipt.prepared, "volumes", max_left_out):
         raise typer.Exit(NOTHING_USABLE)
 
 
@@ -210,3 +215,11 @@ def plan(
     made = make_plan(fingerprint(store), modality=modality, voxels=voxels)
     for section, content in made.recipe().items():
         say(f"{section}: {yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()}")
+
+
+def _is_too_much(left: int, among: int, what: str, most: float) -> bool:
+    """Whether more was left out than may be; if so, it is said."""
+    if left <= most * among:
+        return False
+    say(f"{left} of {among} {what} left out, more than --max-left-out {most:g} allows")
+    return True
