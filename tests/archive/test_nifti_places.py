@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.archive import Refusal, open_volume
-from medssl.archive.headers import find_files
+from medssl.archive.headers import find_files, read_header
+from medssl.archive.series import assemble
 from medssl.errors import UserError
 from medssl.volume import Volume
 
@@ -112,3 +113,35 @@ def test_every_file_of_the_libraries_opens_or_is_refused():
         except (Refusal, UserError):
             ends["refused"] += 1
     assert min(ends.values()) > 3
+
+
+def test_a_twin_beside_it_is_never_read_instead(tmp_path):
+    """Some readers open x.nii when they are asked for x.nii.gz."""
+    for name, value in ("x.nii", 1), ("x.nii.gz", 99):
+        nib.save(nib.Nifti1Image(np.full((4, 5, 6), value, np.int16), np.eye(4)), tmp_path / name)
+    assert (open_volume(tmp_path / "x.nii").voxels == 1).all()
+    assert (open_volume(tmp_path / "x.nii.gz").voxels == 99).all()
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.5, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("intercept", [0.0, 5.0, -1024.0])
+def test_scaling_is_nibabels(tmp_path, slope, intercept):
+    """A slope of 0 or none means no scaling, and the intercept then counts for nothing."""
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
+    content = bytearray(image.to_bytes())
+    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    (tmp_path / "x.nii").write_bytes(content)
+    plain = np.arange(24).reshape(2, 3, 4)
+    expected = plain if slope == 0 or not np.isfinite(slope) else plain * slope + intercept
+    assert np.array_equal(open_volume(tmp_path / "x.nii").voxels[0], expected)
+
+
+def test_a_volume_that_is_nowhere_is_kept_with_a_warning(tmp_path):
+
+    header = nib.Nifti1Header()
+    header.set_data_shape((4, 5, 6))
+    header.set_zooms((1.0, 2.0, 3.0))
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.int16), None, header), tmp_path / "x.nii")
+    (stack,) = assemble([read_header(tmp_path / "x.nii")])
+    assert (stack.status, stack.reason, stack.oriented) == ("warn", "XFORM_UNKNOWN", False)
+    assert open_volume(tmp_path / "x.nii").spacing == pytest.approx((1, 2, 3))
