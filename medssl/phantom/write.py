@@ -23,7 +23,7 @@ from medssl.progress import Progress, silent
 class PhantomSettings:
     """How many invented patients of each kind; any number may be 0. `planted_gap` mutes glaucoma in one race group."""
 
-    eye_patients: int = 240
+    eye_patients: int = 360
     prostate_patients: int = 48
     chest_patients: int = 16
     xray_patients: int = 24

@@ -28,14 +28,11 @@ from medssl.store.case import EVERY_ROW, Case, Part, Row, failed, left_out, prep
 from medssl.store.fingerprint import fingerprint
 from medssl.store.pairing import Pairing, pair
 from medssl.store.reasons import meaning
-from medssl.store.settings import GROUPS, MODALITIES, Preparation
+from medssl.store.settings import GROUPS, METHOD, MODALITIES, Preparation
 from medssl.units import HERE, Work, map_units
 
 if TYPE_CHECKING:
     from medssl.manifest import Cohort
-
-METHOD = 2
-"""Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
 
 BYTES_PER_VOXEL, COMPRESSION = 2, 2.7
 """Of prepared voxels: float16, and how well Blosc packs the images of scanners (measured 2.2 to 2.9)."""

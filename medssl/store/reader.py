@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
+from medssl.store.settings import METHOD
 from medssl.store.shards import read_array
 
 Grid = tuple[tuple[int, int, int], np.ndarray, tuple[str, ...]]
@@ -101,15 +102,17 @@ def open_store(path: Path | str) -> Store:
     """The store in a folder. Raises UserError when there is none or when its preparation did not finish."""
     path = Path(path)
     try:
-        json.loads((path / "store.json").read_text(encoding="utf-8"))
+        method = json.loads((path / "store.json").read_text(encoding="utf-8"))["method"]
         tables = {name: pd.read_parquet(path / f"{name}.parquet") for name in ("volumes", "patients", "labels")}
     except FileNotFoundError:
         state = "an unfinished store" if (path / "arrays").is_dir() else "no store"
         raise UserError(f"{path}: {state}; run medssl prepare COHORT -o {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: its tables cannot be read ({type(error).__name__}); run medssl prepare again"
         ) from None
+    if method != METHOD:
+        raise UserError(f"{path}: made by method {method} of preparing, this is {METHOD}; run medssl prepare again")
     usable = tables["volumes"]["status"] != "excluded"
     volumes = tables["volumes"][usable].reset_index(drop=True)
     return Store(

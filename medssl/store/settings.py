@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from medssl.errors import UserError
 
+METHOD = 2
+"""Raised whenever a change of the code changes prepared voxels, so that older ones are made again."""
+
 Millimetres = tuple[float, float, float]
 
 MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray", "MG": "xray"}

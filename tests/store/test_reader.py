@@ -1,5 +1,6 @@
 """Opening a store and asking it for rows and boxes."""
 
+import json
 import pickle
 
 import numpy as np
@@ -96,3 +97,14 @@ def test_damage_is_an_error_that_names_the_file(store):
     path.write_bytes(content)
     with pytest.raises(Damaged, match=f"{volume_id}/image/c/0/0/0/0 chunk"):
         store.read(volume_id)
+
+
+def test_a_store_of_another_method_is_told(clinic):
+    clinic.scan("a")
+    prepare(clinic.write(), clinic.store)
+    told = json.loads((clinic.store / "store.json").read_text())
+    (clinic.store / "store.json").write_text(json.dumps(told | {"method": 1}))
+    with pytest.raises(UserError, match="made by method 1 of preparing"):
+        open_store(clinic.store)
+    prepare(clinic.cohort, clinic.store)
+    assert len(open_store(clinic.store).volumes) == 1
