@@ -40,6 +40,12 @@ OCT_FIELD_MM = (6.0, 6.0, 2.0)
 ITK_HEADER_BYTES = 16_384
 """Within how many bytes the header of an MHA or NRRD file has to end."""
 
+MAXIMUM_BYTES = 4_000_000_000
+"""Most that the voxels of a file may take in memory."""
+
+UNKNOWN_UNIT_MM = 0.05, 20.0
+"""Voxel edges that are taken for millimetres when a NIfTI does not name its unit."""
+
 METRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Factor to mm of NIfTI's codes for metre, millimetre and micrometre."""
 
@@ -88,7 +94,11 @@ def _nifti_bytes(path: Path) -> bytes:
         raise Refusal("BAD_GEOMETRY", path.name, f"dimensions {dims.tolist()}")
     voxels = math.prod(int(n) for n in dims[1 : dims[0] + 1])
     needed = int(offset) + voxels * bits // 8
-    if voxels > MAXIMUM_VOXELS or needed > len(raw) * DEFLATE_RATIO:
+    edges = np.frombuffer(start, f"{prefix}f4", 3, 80)[: dims[0]]
+    by_sform = int(np.frombuffer(start, f"{prefix}i2", 1, 254)[0]) > 0
+    if not by_sform and not (np.isfinite(edges) & (edges > 0)).all():  # nibabel would mend them to something
+        raise Refusal("BAD_GEOMETRY", path.name, f"spacing {edges.tolist()}")
+    if voxels > MAXIMUM_VOXELS or max(needed, 4 * voxels) > MAXIMUM_BYTES or needed > len(raw) * DEFLATE_RATIO:
         raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {len(raw)} bytes")
     content = _inflate(path, raw, needed) if raw[:2] == b"\x1f\x8b" else raw
     if len(content) < needed:
@@ -124,7 +134,11 @@ def _nifti_affine(path: Path, image: Any) -> tuple[np.ndarray, bool, str]:
     zooms = np.array(header.get_zooms()[:3], dtype=np.float64)
     if not np.isfinite(zooms).all() or (zooms <= 0).any():
         raise Refusal("BAD_GEOMETRY", path.name, f"spacing {zooms.tolist()}")
-    factor = METRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    unit = int(header["xyzt_units"]) & 7
+    factor = METRES.get(unit, 1.0)
+    low, high = UNKNOWN_UNIT_MM
+    if unit not in METRES and not ((zooms >= low) & (zooms <= high)).all():
+        raise Refusal("BAD_GEOMETRY", path.name, f"spacing {zooms.tolist()} of an unknown unit")
     scale = np.diag([factor, factor, factor, 1.0])
     if codes == (0, 0):
         return scale @ np.diag([*np.pad(zooms, (0, 3 - len(zooms)), constant_values=1.0), 1.0]), False, "header"
@@ -150,7 +164,7 @@ def itk(path: Path) -> Volume:
     """The volume of a .mha or .nrrd file whose data lie in the same file; LPS becomes RAS."""
     import SimpleITK as sitk
 
-    _check_local(path)
+    oriented = _check_local(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -158,24 +172,30 @@ def itk(path: Path) -> Volume:
         if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
             raise Refusal("NDIM", path.name)
         voxels, size = math.prod(reader.GetSize()), path.stat().st_size
-        if voxels > MAXIMUM_VOXELS or voxels > size * DEFLATE_RATIO:
-            raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {size} bytes")
+        needed = voxels * sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+        if voxels > MAXIMUM_VOXELS or needed > MAXIMUM_BYTES or needed > size * DEFLATE_RATIO:
+            raise Refusal("TOO_LARGE", path.name, f"{needed} bytes in {size}")
         image = reader.Execute()
     except RuntimeError:
         raise Refusal("UNREADABLE", path.name) from None
     lps = np.eye(4)
     lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     lps[:3, 3] = image.GetOrigin()
-    return Volume(sitk.GetArrayFromImage(image).T[None], np.diag([-1.0, -1, 1, 1]) @ lps)
+    return Volume(sitk.GetArrayFromImage(image).T[None], np.diag([-1.0, -1, 1, 1]) @ lps, oriented=oriented)
 
 
-def _check_local(path: Path) -> None:
-    """Nothing; Refusal for a header whose data are in another file, or that is too long to find out."""
+def _check_local(path: Path) -> bool:
+    """Whether the header says where the patient is; Refusal where the data are in another file, or where the header is too
+    long to find out. A NRRD need not name its space; a MHA is in LPS by definition.
+    """
+    oriented = True
     with path.open("rb") as file:
         start = file.read(ITK_HEADER_BYTES).replace(b"\r\n", b"\n").lower()
     if start.startswith(b"nrrd"):
         header, ended, _ = start.partition(b"\n\n")
         detached = re.search(rb"^data ?file\s*:", header, re.MULTILINE) is not None
+        named = re.search(rb"^space\s*:", header, re.MULTILINE)
+        oriented = bool(named and re.search(rb"^space directions\s*:", header, re.MULTILINE))
     else:
         data = re.search(rb"^[ \t]*elementdatafile[ \t]*=[ \t]*(.*?)[ \t]*$", start, re.MULTILINE)
         ended = data.group(0) if data else b""
@@ -184,6 +204,7 @@ def _check_local(path: Path) -> None:
         raise Refusal("PAIRED_HEADER", path.name)
     if not ended:
         raise Refusal("UNREADABLE", path.name, "no end of the header")
+    return oriented
 
 
 def npz(path: Path) -> Volume:
@@ -198,9 +219,13 @@ def npz(path: Path) -> Volume:
             info = members.getinfo("rnflt.npy" if only_map else "oct_bscans.npy")
             if info.file_size > MAXIMUM_VOXELS or info.file_size > (info.compress_size + 1) * DEFLATE_RATIO:
                 raise Refusal("TOO_LARGE", path.name, f"{info.file_size} bytes")
+            with members.open(info) as member:
+                _check_array(path, member)
         with np.load(path, allow_pickle=False) as arrays:
             scans = arrays["rnflt" if only_map else "oct_bscans"]
             scans = scans[:, None] if only_map and scans.ndim == 2 else scans
+    except Refusal:
+        raise
     except KeyError:
         raise Refusal("NPZ_LAYOUT", path.name, "no oct_bscans") from None
     except ValueError as error:
@@ -216,6 +241,19 @@ def npz(path: Path) -> Volume:
     return Volume(np.ascontiguousarray(voxels), affine, "OPT", spacing_source="nominal", oriented=False)
 
 
+def _check_array(path: Path, member: Any) -> None:
+    """Nothing; Refusal for an array of an NPZ that its header shows to be no scan, before it is loaded."""
+    version = np.lib.format.read_magic(member)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise Refusal("NPZ_LAYOUT", path.name, f"format {version}")
+    shape, _, dtype = read(member)
+    if dtype.hasobject:
+        raise Refusal("NPZ_PICKLE", path.name)
+    if len(shape) != 3:
+        raise Refusal("NPZ_LAYOUT", path.name, f"oct_bscans {shape} {dtype}")
+
+
 def picture(path: Path) -> Volume:
     """The grey picture of a PNG or JPEG, (1, columns, rows, 1); its millimetres are not known.
 
@@ -228,11 +266,15 @@ def picture(path: Path) -> Volume:
         with path.open("rb") as file, Image.open(file) as image:
             if math.prod(image.size) > MAXIMUM_VOXELS:
                 raise Refusal("TOO_LARGE", path.name, f"{math.prod(image.size)} pixels")
+            if image.mode in ("P", "PA"):  # its values are numbers of colours
+                raise Refusal("COLOR_IMAGE", path.name, "palette")
             values = np.asarray(image)
     except Refusal:
         raise
     except Exception as error:
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
+    if image.mode == "RGBA" and values[..., 3].min() < 255:
+        raise Refusal("COLOR_IMAGE", path.name, "transparent")
     if values.ndim == 3 and values.shape[2] in (3, 4) and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]
     if values.ndim != 2:

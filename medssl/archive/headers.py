@@ -132,8 +132,16 @@ def find_files(root: Path | str, pattern: str = "") -> list[Path]:
         raise UserError(f"{root}: no such folder; give the folder that holds the images")
     if not root.is_dir():
         raise UserError(f"{root}: is a file; give the folder that holds the images")
+    if ".." in Path(pattern).parts:
+        raise UserError(f"{pattern}: leaves the folder; write a pattern of what is below it")
     found = root.glob(pattern) if pattern else root.rglob("*")
-    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+    return sorted(path for path in found if path.is_file() and not _is_linked(path, root))
+
+
+def _is_linked(path: Path, root: Path) -> bool:
+    """Whether a file below `root`, or a folder between the two, is a link."""
+    between = path.relative_to(root).parts
+    return any(root.joinpath(*between[: n + 1]).is_symlink() for n in range(len(between)))
 
 
 def read_header(path: Path) -> Header:

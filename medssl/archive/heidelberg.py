@@ -42,7 +42,7 @@ GAP_TOLERANCE, PARALLEL_MM = 0.05, 0.02
 
 SIDES = {"OD": "R", "OS": "L", "R": "R", "L": "L"}
 
-MOST_XML_BYTES = 1 << 26
+MOST_XML_BYTES = 1 << 23
 """Longest XML that is read."""
 
 
@@ -153,9 +153,12 @@ def xml(path: Path) -> Scan:
     order = _order(path, places)
     urls = [str(images[number].findtext("ImageData/ExamURL")) for number in order]
     names = tuple(url.replace("\\", "/").split("/")[-1] for url in urls)
-    slices = [_slice(path, name) for name in names]
-    if len({one.shape for one in slices}) > 1:
-        raise Refusal("BAD_GEOMETRY", path.name, "B-scans of several sizes")
+    if len(set(names)) < len(names):
+        raise Refusal("BAD_GEOMETRY", path.name, "two B-scans are one picture")
+    size = tuple(_number(images[0], f"{context}/{side}") for side in ("Width", "Height"))
+    if not 0 < len(names) * size[0] * size[1] <= MAXIMUM_VOXELS:
+        raise Refusal("TOO_LARGE", path.name, f"{len(names)} pictures of {size}")
+    slices = [_slice(path, name, size) for name in names]
     aside = np.linalg.norm(places[order[1], :2] - places[order[0], :2])
     spacing = _number(images[0], f"{context}/ScaleX"), float(aside), _number(images[0], f"{context}/ScaleY")
     volume = _volume(path, np.stack(slices), spacing, None)
@@ -167,8 +170,8 @@ def _number(element: Any, place: str) -> float:
     return to_float(element.findtext(place)) if element.findtext(place) else NAN
 
 
-def _slice(path: Path, name: str) -> np.ndarray:
-    """A B-scan's picture (depth, A-scan), grey, eight bits."""
+def _slice(path: Path, name: str, size: tuple[float, ...]) -> np.ndarray:
+    """A B-scan's picture (depth, A-scan), grey, eight bits, of the size (A-scans, depth) that the XML tells."""
     from PIL import Image
 
     place = path.parent / name
@@ -176,8 +179,8 @@ def _slice(path: Path, name: str) -> np.ndarray:
         raise Refusal("XML_PICTURE_MISSING", path.name)
     try:
         with place.open("rb") as file, Image.open(file) as image:
-            if math.prod(image.size) > MAXIMUM_VOXELS:
-                raise Refusal("TOO_LARGE", path.name, f"{math.prod(image.size)} pixels")
+            if image.size != size:
+                raise Refusal("BAD_GEOMETRY", path.name, f"a picture of {image.size}, {size} told")
             values = np.asarray(image)
     except Refusal:
         raise

@@ -79,7 +79,7 @@ REASONS = {
     "VISIBLE_LIGHT": "A photograph or endoscopy; not read.",
     "WAVEFORM": "An ECG or another curve, not an image.",
     "XFORM_CONFLICT": "The two affines of the NIfTI header (sform and qform) disagree; decide which one is right.",
-    "XFORM_UNKNOWN": "The NIfTI header does not say where left and right are; kept, with its voxel size only.",
+    "XFORM_UNKNOWN": "The NIfTI or NRRD header does not say where left and right are; kept, with its voxel size only.",
     "XML_ENTITIES": "XML that defines entities, which can blow up memory or read other files; export it again.",
     "XML_PICTURE_MISSING": "A picture that the XML names is not beside it or cannot be read; export the scan again.",
 }

@@ -94,7 +94,7 @@ def assemble(headers: Sequence[Header]) -> list[Stack]:
 
 
 def _file_stack(header: Header) -> Stack:
-    nowhere = header.kind == "nifti" and not header.oriented and header.shape[2] > 1
+    nowhere = header.kind in ("nifti", "itk") and not header.oriented and header.shape[2] > 1
     return Stack(
         headers=(header,), shape=header.shape, affine=np.reshape(header.affine, (4, 4)), modality=header.modality,
         spacing_source=header.spacing_source, oriented=header.oriented, status="warn" if nowhere else "ok",

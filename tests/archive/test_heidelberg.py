@@ -230,3 +230,15 @@ def test_both_in_one_archive(tmp_path, values, scans):
     assert sorted(read_cohort(tmp_path / "c").volumes.query("status != 'excluded'")["laterality"]) == ["L", "R"]
     for path in (tmp_path / "c").glob("*.*"):
         assert b"Canary" not in path.read_bytes()
+
+
+def test_one_picture_many_times_is_no_scan(tmp_path, scans):
+    path = write_xml(tmp_path / "a", scans)
+    path.write_text(path.read_text().replace("3.png", "2.png"))
+    assert code(path) == "BAD_GEOMETRY"
+
+
+def test_more_than_a_scan_can_be(tmp_path, scans):
+    path = write_xml(tmp_path / "a", scans)
+    path.write_text(path.read_text().replace("<Width>12<", "<Width>999999999<"))
+    assert code(path) == "TOO_LARGE"

@@ -145,3 +145,38 @@ def test_a_volume_that_is_nowhere_is_kept_with_a_warning(tmp_path):
     (stack,) = assemble([read_header(tmp_path / "x.nii")])
     assert (stack.status, stack.reason, stack.oriented) == ("warn", "XFORM_UNKNOWN", False)
     assert open_volume(tmp_path / "x.nii").spacing == pytest.approx((1, 2, 3))
+
+
+@pytest.mark.parametrize("edge", [0.0, -2.0, float("nan"), float("inf")])
+def test_voxel_edges_that_cannot_be_are_not_mended(tmp_path, edge):
+    content = bytearray(nib.Nifti1Image(np.ones((4, 5, 6), np.int16), None).to_bytes())
+    content[252:256] = bytes(4)
+    content[84:88] = np.array([edge], "<f4").tobytes()
+    (tmp_path / "x.nii").write_bytes(content)
+    with pytest.raises(Refusal, match="BAD_GEOMETRY"):
+        open_volume(tmp_path / "x.nii")
+
+
+@pytest.mark.parametrize(("edge", "sound"), [(0.01, False), (0.05, True), (20.0, True), (500.0, False)])
+def test_a_unit_that_is_not_named_is_millimetres_within_reason(tmp_path, edge, sound):
+    header = nib.Nifti1Header()
+    header.set_xyzt_units("unknown")
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.int16), np.diag([edge, 1, 1, 1]), header)
+    image.header.set_xyzt_units("unknown")
+    nib.save(image, tmp_path / "x.nii")
+    if sound:
+        assert open_volume(tmp_path / "x.nii").spacing[0] == pytest.approx(edge)
+    else:
+        with pytest.raises(Refusal, match="BAD_GEOMETRY"):
+            open_volume(tmp_path / "x.nii")
+
+
+def test_a_pattern_stays_below_the_folder(tmp_path):
+    for name in ("in/a.nii", "out/b.nii"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
+    assert [path.name for path in find_files(tmp_path / "in", "*/*.nii")] == []
+    assert [path.name for path in find_files(tmp_path / "in", "**/*.nii")] == ["a.nii"]
+    with pytest.raises(UserError, match="leaves the folder"):
+        find_files(tmp_path / "in", "../out/*.nii")

@@ -202,3 +202,49 @@ def test_prostate_roles():
     assert role(rescale_type="mm2/s") == "adc"
     assert role(**slow, body_part="BRAIN") == ""
     assert role(echo_time=10.0, repetition_time=500.0) == ""
+
+
+def test_palettes_and_transparency_are_colour(tmp_path):
+    from PIL import Image
+
+    grey = np.array([[200, 10], [90, 0]], np.uint8)
+    Image.fromarray(grey).convert("P").save(tmp_path / "palette.png")
+    clear = np.dstack([grey] * 3 + [np.full_like(grey, 255)])
+    Image.fromarray(clear).save(tmp_path / "opaque.png")
+    clear[0, 0, 3] = 7
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert np.array_equal(open_volume(tmp_path / "opaque.png").voxels[0, :, :, 0], grey.T)
+    for name in ("palette.png", "clear.png"):
+        with pytest.raises(Refusal, match="COLOR_IMAGE"):
+            open_volume(tmp_path / name)
+
+
+def test_a_nrrd_that_names_no_space_is_nowhere(tmp_path):
+    image = sitk.GetImageFromArray(np.ones((4, 5, 6), np.int16))
+    sitk.WriteImage(image, str(tmp_path / "x.nrrd"))
+    assert open_volume(tmp_path / "x.nrrd").oriented
+    content = (tmp_path / "x.nrrd").read_bytes()
+    (tmp_path / "x.nrrd").write_bytes(content.replace(b"space: left-posterior-superior", b"space dimension: 3"))
+    assert not open_volume(tmp_path / "x.nrrd").oriented
+
+
+def test_an_array_is_looked_at_before_it_is_loaded(tmp_path):
+    import tracemalloc
+
+    np.savez_compressed(tmp_path / "x.npz", oct_bscans=np.zeros(50_000_000, np.uint8))
+    tracemalloc.start()
+    with pytest.raises(Refusal, match="NPZ_LAYOUT"):
+        open_volume(tmp_path / "x.npz")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_itk_bytes_count_not_voxels(tmp_path):
+    """Doubles that claim more than the file could unpack to."""
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 9, (30, 30, 30)).astype(np.float64))
+    sitk.WriteImage(image, str(tmp_path / "x.nrrd"), True)
+    content = (tmp_path / "x.nrrd").read_bytes()
+    n = int((len(content) * 1100 / 4) ** (1 / 3))
+    (tmp_path / "x.nrrd").write_bytes(content.replace(b"sizes: 30 30 30", b"sizes: %d %d %d" % (n, n, n)))
+    with pytest.raises(Refusal, match="TOO_LARGE"):
+        open_volume(tmp_path / "x.nrrd")
