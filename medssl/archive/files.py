@@ -220,7 +220,7 @@ def npz(path: Path) -> Volume:
             if info.file_size > MAXIMUM_VOXELS or info.file_size > (info.compress_size + 1) * DEFLATE_RATIO:
                 raise Refusal("TOO_LARGE", path.name, f"{info.file_size} bytes")
             with members.open(info) as member:
-                _check_array(path, member)
+                _check_array(path, member, (2, 3) if only_map else (3,))
         with np.load(path, allow_pickle=False) as arrays:
             scans = arrays["rnflt" if only_map else "oct_bscans"]
             scans = scans[:, None] if only_map and scans.ndim == 2 else scans
@@ -241,7 +241,7 @@ def npz(path: Path) -> Volume:
     return Volume(np.ascontiguousarray(voxels), affine, "OPT", spacing_source="nominal", oriented=False)
 
 
-def _check_array(path: Path, member: Any) -> None:
+def _check_array(path: Path, member: Any, dimensions: tuple[int, ...]) -> None:
     """Nothing; Refusal for an array of an NPZ that its header shows to be no scan, before it is loaded."""
     version = np.lib.format.read_magic(member)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
@@ -250,7 +250,7 @@ def _check_array(path: Path, member: Any) -> None:
     shape, _, dtype = read(member)
     if dtype.hasobject:
         raise Refusal("NPZ_PICKLE", path.name)
-    if len(shape) != 3:
+    if len(shape) not in dimensions:
         raise Refusal("NPZ_LAYOUT", path.name, f"oct_bscans {shape} {dtype}")
 
 
