@@ -73,6 +73,8 @@ def index(
         for place in cohort, cohort / "phi", journal(cohort, card).folder:
             sweep(place)
         known = read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
+        if any(entry not in known for entry in listed):
+            raise UserError(f"{cohort}: parts of the journal of headers cannot be read; run medssl index again")
         found = _found(archive, card, table, [known[entry] for entry in listed], strict_table)
         return _write(cohort, key_path, found)
 

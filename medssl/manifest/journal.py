@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from medssl.manifest.rows import File
 Listed = tuple[str, int, int]
 """A file's name relative to the archive, its size in bytes and its time of change in nanoseconds."""
 
-TRIED_AGAIN = {"IO_ERROR", "TIMEOUT"}
-"""Reasons that may be gone in the next run."""
+TRIED_AGAIN = {"CRASHED", "IO_ERROR", "OUT_OF_MEMORY", "TIMEOUT"}
+"""Reasons that may be gone in the next run, with other limits or on a disk that is well again."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,17 @@ class Journal:
 
     def known(self, archive: Path) -> dict[Listed, File]:
         """All that the parts hold. A part that cannot be read is as good as none."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         found: dict[Listed, File] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                rows = pq.ParquetFile(path).read().to_pylist()
-            except (OSError, pa.ArrowException):
+                part = dict(_rows(archive, pq.ParquetFile(path).read().to_pylist()))
+            except Exception:  # damage shows in any way, from Parquet to the JSON inside
                 continue
-            for row in rows:
-                name = os.fsdecode(row["name"])
-                listed = name, row["size"], row["mtime_ns"]
-                if listed not in found or row["reason"] not in TRIED_AGAIN:
-                    found[listed] = _file(archive / name, row)
+            for listed, file in part.items():
+                if listed not in found or file.reason not in TRIED_AGAIN:
+                    found[listed] = file
         return found
 
     def write(self, listed: Sequence[Listed], files: Iterable[File]) -> None:
@@ -100,6 +97,12 @@ def _row(listed: Listed, file: File) -> dict[str, Any]:
         "name": os.fsencode(name), "size": size, "mtime_ns": mtime_ns, "crc32c": file.crc32c, "digest": file.digest,
         "reason": file.reason, "header": json.dumps(told) if told else None,
     }  # fmt: skip
+
+
+def _rows(archive: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[Listed, File]]:
+    for row in rows:
+        name = os.fsdecode(row["name"])
+        yield (name, row["size"], row["mtime_ns"]), _file(archive / name, row)
 
 
 def _file(path: Path, row: dict[str, Any]) -> File:

@@ -31,8 +31,10 @@ UNIT = 256
 SECONDS_EACH = 0.5
 """What each file adds to the time limit of its unit: slow, but not hanging."""
 
-FAILING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-"""Errors of a disk or network, not of a file."""
+FAILING = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.EPERM, errno.ENOTCONN, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
+"""Errors of a disk, a network or a permission, not of a file: it is read again the next time."""
 
 
 def image_files(archive: Path, card: Card, cohort: Path) -> list[Path]:
@@ -92,6 +94,8 @@ def read_file(path: Path, *, checksums: bool = True) -> File:
             header = read_header(path)
     except Refusal as refusal:
         reason = refusal.code
+    except MemoryError:
+        reason = "OUT_OF_MEMORY"
     except Exception as error:  # a broken file breaks a parser in any way
         reason = "IO_ERROR" if isinstance(error, OSError) and error.errno in FAILING else "UNREADABLE"
     if header and header.sop_uid and not checksums:

@@ -136,6 +136,8 @@ def prepare_share(
     number, among = share
     with writing(store, "medssl prepare", share=True):
         (store / "arrays").mkdir(exist_ok=True)
+        if _settings_there(store) not in (None, _plain(settings)):
+            (store / "store.json").unlink(missing_ok=True)  # as in `prepare`; another share may be faster
         selected, pairing = _selected(read_cohort(cohort).volumes, settings)
         cases = [
             case
@@ -259,9 +261,17 @@ def _hash(volume_id: str, modality: str, mask: Path | None, parts: tuple[Part, .
         "volume": volume_id,
         "parts": [[part.role, part.volume_id] for part in parts],
         "settings": settings.concerning(modality),
-        "mask": google_crc32c.value(mask.read_bytes()) if mask is not None and mask.is_file() else None,
+        "mask": _checksum(mask),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:26]
+
+
+def _checksum(mask: Path | None) -> int | None:
+    """The checksum of a label map; None when there is none, or none that can be read: its volume says so."""
+    try:
+        return google_crc32c.value(mask.read_bytes()) if mask is not None and mask.is_file() else None
+    except OSError:
+        return None
 
 
 def _row_there(case: Case) -> Row | None:

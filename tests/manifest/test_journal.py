@@ -201,3 +201,29 @@ def test_tables_of_two_runs_are_not_one_cohort(scan, tmp_path, key):
         read_cohort(tmp_path / "c")
     index(tmp_path / "a", tmp_path / "c", key_file=key)
     assert tables(tmp_path / "c") == tables(tmp_path / "d")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), MemoryError()])
+def test_what_may_be_gone_is_tried_again(scan, tmp_path, monkeypatch, error):
+    scan(tmp_path / "a" / "v.nii.gz", 1)
+
+    def failing(path):
+        raise error
+
+    monkeypatch.setattr(room, "read_header", failing)
+    assert set(index(tmp_path / "a", tmp_path / "c").files_left_out) <= {"IO_ERROR", "OUT_OF_MEMORY"}
+    monkeypatch.undo()
+    assert index(tmp_path / "a", tmp_path / "c").volumes == 1
+
+
+def test_flipped_bits_in_a_part_never_end_a_run(scan, tmp_path, key):
+    for n in range(3):
+        scan(tmp_path / "a" / f"{n}.nii.gz", n)
+    index(tmp_path / "a", tmp_path / "c", key_file=key)
+    (part, *_) = sorted((tmp_path / "c" / "phi" / "headers").rglob("*.parquet"))
+    content = part.read_bytes()
+    for place in range(0, len(content), 61):
+        damaged = bytearray(content)
+        damaged[place] ^= 4
+        part.write_bytes(damaged)
+        Journal(part.parent, True).known(tmp_path / "a")

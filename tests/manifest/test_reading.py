@@ -63,7 +63,7 @@ def test_damage_of_any_kind_gets_a_reason(series, scan, tmp_path):
 def test_a_file_without_permission_gets_a_reason(scan, tmp_path):
     scan(tmp_path / "v.nii.gz", 1)
     (tmp_path / "v.nii.gz").chmod(0)
-    assert read_file(tmp_path / "v.nii.gz").reason == "UNREADABLE"
+    assert read_file(tmp_path / "v.nii.gz").reason == "IO_ERROR"
 
 
 def test_an_archive_of_which_nothing_can_be_used(scan, tmp_path):

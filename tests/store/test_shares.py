@@ -57,3 +57,13 @@ def test_volumes_that_are_not_asked_for_are_counted(clinic):
     receipt = prepare(clinic.write(), clinic.store, settings=SETTINGS)
     assert (receipt.prepared, receipt.not_asked) == (1, {"unknown": 2})
     assert "2 volumes of modality unknown; a data card can say it" in str(receipt)
+
+
+def test_a_share_with_other_settings_ends_the_old_store(clinic):
+    for name in "abcd":
+        clinic.scan(name)
+    cohort = clinic.write()
+    prepare(cohort, clinic.store, settings=SETTINGS)
+    prepare_share(cohort, clinic.store, (1, 2), settings=Preparation(mr_spacing=(2.0, 2.0, 2.0)))
+    with pytest.raises(UserError, match="unfinished store"):
+        open_store(clinic.store)
