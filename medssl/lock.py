@@ -27,4 +27,9 @@ def writing(folder: Path, command: str, *, share: bool = False) -> Iterator[None
             raise UserError(
                 f"{folder}: another {command} is writing to it; wait for it or give another folder"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{folder}: its disk has no file locks ({error.strerror}), so two runs could write at once; give a folder "
+                "on another disk, or mount it with locks"
+            ) from None
         yield

@@ -39,6 +39,8 @@ NOT_STARTED = (
     "or use workers=0"
 )
 
+TOO_LITTLE = "memory_gb {:g}: too little for a worker process to begin with; raise it (--memory-gb), or use workers=0"
+
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
 
@@ -208,6 +210,9 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], memory_gb: float) -
         try:
             unit = pipe.recv()
         except EOFError:
+            return
+        except (MemoryError, ImportError):  # a library of the unit's own kind cannot be loaded either
+            pipe.send(("raised", UserError(TOO_LITTLE.format(memory_gb))))
             return
         told, content = _result(function, unit)
         try:

@@ -1,5 +1,6 @@
 """One function over many units: the unit that dies, hangs or swells is named, the others are done, on every engine."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from medssl.errors import UserError
+from medssl.lock import writing
 from medssl.units import Work, map_units
 
 ENGINES = [Work(), Work(workers=1), Work(workers=3)]
@@ -78,6 +80,27 @@ def test_a_script_without_its_guard_is_told(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "call it below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+
+
+class Heavy:
+    """A unit whose own kind cannot be loaded with the memory that there is."""
+
+    def __reduce__(self):
+        return bytearray, (1 << 33,)
+
+
+def test_too_little_memory_to_begin_with_is_told():
+    with pytest.raises(UserError, match=r"memory_gb 1: too little .* raise it"):
+        list(map_units(act, [Heavy()], Work(workers=1, memory_gb=1), failed=failed))
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match="no file locks"), writing(tmp_path, "medssl index"):
+        pass
 
 
 def test_work_that_cannot_be():

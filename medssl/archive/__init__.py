@@ -32,7 +32,8 @@ def open_volume(path: Path | str | Sequence[Path | str], modality: str | None = 
     from medssl.archive.files import READERS
 
     paths = _files(path)
-    if len(paths) == 1:
+    # A scan that an XML describes is in the pictures beside it, which may be given with it.
+    if len(paths) == 1 or paths[0].suffix.lower() == ".xml":
         for endings, (_, reader) in READERS.items():
             if paths[0].name.lower().endswith(endings):
                 return _named(reader(paths[0]), modality)
@@ -40,14 +41,14 @@ def open_volume(path: Path | str | Sequence[Path | str], modality: str | None = 
 
 
 def _files(path: Path | str | Sequence[Path | str]) -> list[Path]:
-    from medssl.archive.headers import find_files
+    from medssl.archive.finding import find_files
 
     if not isinstance(path, str | Path):
         return [Path(item) for item in path]
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; check the path")
-    files = find_files(path) if path.is_dir() else [path]
+    files = find_files(path).files if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: an empty folder; give one that holds images")
     return files

@@ -1,4 +1,4 @@
-"""Finding files and reading what their headers say, without their pixels."""
+"""What the headers of files say, read without their pixels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from medssl.archive.sop_classes import FOR_PROCESSING, PICTURE_SOPS, VOLUME_SOPS
 from medssl.archive.subject import age_of, sex_of
 from medssl.archive.tags import NAN, Facts, converted, first_item, items, number, numbers, text, to_float, words
 from medssl.archive.walker import FIRST_BYTES, walk
-from medssl.errors import UserError
 
 __all__ = [
     "PICTURE_SOPS",
     "VOLUME_SOPS",
     "Header",
-    "find_files",
     "number",
     "numbers",
     "read_header",
@@ -123,25 +121,6 @@ class Header:
     flags: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     parse_path: str = field(default="", compare=False)
-
-
-def find_files(root: Path | str, pattern: str = "") -> list[Path]:
-    """Every file below `root` (or those that match a glob), sorted. Links are not followed. Raises UserError."""
-    root = Path(root)
-    if not root.exists():
-        raise UserError(f"{root}: no such folder; give the folder that holds the images")
-    if not root.is_dir():
-        raise UserError(f"{root}: is a file; give the folder that holds the images")
-    if ".." in Path(pattern).parts:
-        raise UserError(f"{pattern}: leaves the folder; write a pattern of what is below it")
-    found = root.glob(pattern) if pattern else root.rglob("*")
-    return sorted(path for path in found if path.is_file() and not _is_linked(path, root))
-
-
-def _is_linked(path: Path, root: Path) -> bool:
-    """Whether a file below `root`, or a folder between the two, is a link."""
-    between = path.relative_to(root).parts
-    return any(root.joinpath(*between[: n + 1]).is_symlink() for n in range(len(between)))
 
 
 def read_header(path: Path) -> Header:

@@ -129,6 +129,8 @@ def import_nnssl(source: Path | str, archive: Path | str, folder: Path | str) ->
         rows = list(_images(content, archive))
     except FileNotFoundError:
         raise UserError(f"{source}: no such file; give the pretrain_data.json of a collection") from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: not a pretrain_data.json ({type(error).__name__}: {error}); see nnssl") from None
     out = io.StringIO()

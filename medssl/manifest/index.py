@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medssl.archive.finding import Found
 from medssl.archive.headers import Header
 from medssl.atomic import sweep, write_json
 from medssl.errors import UserError
@@ -18,7 +19,7 @@ from medssl.manifest.clinical import Clinical, read_clinical
 from medssl.manifest.identity import known_by_study, quarantined, with_ids, with_patient
 from medssl.manifest.journal import journal
 from medssl.manifest.pseudonyms import is_shared, pseudonym, read_key
-from medssl.manifest.reading import image_files, listing, mask_files, read_missing, share_of, stem
+from medssl.manifest.reading import image_files, listing, mask_files, read_missing, read_unknown, share_of, stem, unread
 from medssl.manifest.receipt import Receipt, described, unmatched, versions
 from medssl.manifest.rows import File, instance_row, label_rows, patient_rows, relative_name, volume_row
 from medssl.manifest.splits import Person, official_splits, split_for
@@ -65,17 +66,20 @@ def index(
     archive, cohort, card = Path(archive), Path(cohort), card or Card(name="archive")
     _check_place(archive, cohort)
     table, key_path = read_clinical(card, archive), key_file or cohort / "phi" / "key"
-    listed = listing(archive, _looked_at(archive, card, table, cohort))
+    looked_at = _looked_at(archive, card, table, cohort)
+    listed = listing(archive, looked_at.files)
     if key_path.exists():
         read_key(key_path)  # a wrong one is better known before hours of reading than after
     with writing(cohort, "medssl index"):
         _private(cohort)
-        for place in cohort, cohort / "phi", journal(cohort, card).folder:
+        parts = journal(cohort, archive, card)
+        for place in cohort, cohort / "phi", parts.folder:
             sweep(place)
-        known = read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
+        known = read_missing(archive, listed, parts, work=work, progress=progress)
         if any(entry not in known for entry in listed):
             raise UserError(f"{cohort}: parts of the journal of headers cannot be read; run medssl index again")
-        found = _found(archive, card, table, [known[entry] for entry in listed], strict_table)
+        files = [known[entry] for entry in listed] + [unread(*entry) for entry in looked_at.passed_over.items()]
+        found = _found(archive, card, table, files, strict_table)
         return _write(cohort, key_path, found)
 
 
@@ -95,24 +99,25 @@ def read_share(
     """
     archive, cohort, card = Path(archive), Path(cohort), card or Card(name="archive")
     _check_place(archive, cohort)
-    paths = _looked_at(archive, card, read_clinical(card, archive), cohort)
-    listed = share_of(listing(archive, paths), share)
+    looked_at = _looked_at(archive, card, read_clinical(card, archive), cohort)
+    listed = share_of(listing(archive, looked_at.files), share)
     with writing(cohort, "medssl index", share=True):
         _private(cohort)
-        read_missing(archive, listed, journal(cohort, card), work=work, progress=progress)
+        parts = journal(cohort, archive, card)
+        read_unknown(archive, listed, parts.known(archive), parts, work, progress)
     return len(listed)
 
 
-def _looked_at(archive: Path, card: Card, table: Clinical, cohort: Path) -> list[Path]:
+def _looked_at(archive: Path, card: Card, table: Clinical, cohort: Path) -> Found:
     """The files that are read; with `only_listed` those that the table has a row for."""
-    paths = image_files(archive, card, cohort)
+    found = image_files(archive, card, cohort)
     if not card.only_listed:
-        return paths
-    kept = [path for path in paths if relative_name(path, archive) in table.rows]
+        return found
+    kept = [path for path in found.files if relative_name(path, archive) in table.rows]
     if not kept:
         raise UserError(f"{archive}: holds none of the files that the table of the card {card.name} lists; give the folder "
                         "that its names are relative to")  # fmt: skip
-    return kept
+    return replace(found, files=kept)
 
 
 def _found(archive: Path, card: Card, table: Clinical, files: list[File], strict_table: bool) -> _Found:
@@ -197,19 +202,25 @@ def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
     labels: Rows = []
     sources: Rows = []
     place = str(found.archive.resolve())
-    checksums = {file.path: file.crc32c for file in found.files}
+    files = {file.path: file for file in found.files}
     for volume_id, stack in found.stacks:
         first, told = stack.headers[0], found.told[volume_id]
         mask = _mask(first, stack.role, told, found)
         volumes.append(volume_row(volume_id, stack, key, told, splits[first.patient_id], has_mask=bool(mask)))
         if stack.status != "excluded":
             labels += label_rows(volume_id, told, found.table.labels, card)
-        for order, header in enumerate(stack.headers):
+        pieces = [piece for header in stack.headers for piece in _pieces(files[header.path])]
+        for order, (path, crc32c) in enumerate(pieces):
             sources.append(
-                {"volume_id": volume_id, "order": order, "path": relative_name(header.path, found.archive),
-                 "crc32c": checksums[header.path], "mask_path": mask, "archive": place}
+                {"volume_id": volume_id, "order": order, "path": relative_name(path, found.archive),
+                 "crc32c": crc32c, "mask_path": mask, "archive": place}
             )  # fmt: skip
     return volumes, labels, sources
+
+
+def _pieces(file: File) -> list[tuple[Path, int | None]]:
+    """A file and those beside it that the image is in, each with its checksum."""
+    return [(file.path, file.crc32c), *((file.path.with_name(name), crc32c) for name, _, _, crc32c in file.beside)]
 
 
 def _splits(found: _Found) -> dict[str, str]:

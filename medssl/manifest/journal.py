@@ -16,36 +16,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from medssl.archive.headers import Header
 from medssl.atomic import replacing
 from medssl.manifest.card import Card
-from medssl.manifest.rows import File
+from medssl.manifest.rows import Beside, File
 
 Listed = tuple[str, int, int]
 """A file's name relative to the archive, its size in bytes and its time of change in nanoseconds."""
 
-TRIED_AGAIN = {"CRASHED", "IO_ERROR", "OUT_OF_MEMORY", "TIMEOUT"}
-"""Reasons that may be gone in the next run, with other limits or on a disk that is well again."""
+TRIED_AGAIN = {"CRASHED", "IO_ERROR", "OUT_OF_MEMORY", "TIMEOUT", "XML_PICTURE_MISSING"}
+"""Reasons that may be gone in the next run: with other limits, on a disk that is well again, when all has arrived."""
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The parts in a folder; `checksums` tells whether every byte of the files is read, or no more than is needed."""
+    """The parts in a folder; `checksums` tells whether every byte of the files is read, or no more than is needed.
+
+    Parquet does not notice every flipped bit: the name of a part ends in the CRC-32C of its bytes.
+    """
 
     folder: Path
     checksums: bool
 
     def known(self, archive: Path) -> dict[Listed, File]:
-        """All that the parts hold. A part that cannot be read is as good as none."""
+        """All that the parts hold and that holds still. A damaged part is as good as none."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         found: dict[Listed, File] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                part = dict(_rows(archive, pq.ParquetFile(path).read().to_pylist()))
-            except Exception:  # damage shows in any way, from Parquet to the JSON inside
+                content = path.read_bytes()
+            except OSError:
                 continue
-            for listed, file in part.items():
+            if not path.stem.endswith(f"-{google_crc32c.value(content):08x}"):
+                continue
+            for listed, file in _rows(archive, pq.read_table(pa.BufferReader(content)).to_pylist()):
                 if listed not in found or file.reason not in TRIED_AGAIN:
                     found[listed] = file
         return found
@@ -58,14 +66,21 @@ class Journal:
         rows = [_row(*entry) for entry in zip(listed, files, strict=True)]
         name = hashlib.sha256(repr(sorted(listed)).encode()).hexdigest()[:26]
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(self.folder / f"{name}.parquet") as part:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), part, compression="zstd")
+        content = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), content, compression="zstd")
+        whole = content.getvalue().to_pybytes()
+        with replacing(self.folder / f"{name}-{google_crc32c.value(whole):08x}.parquet") as part:
+            part.write_bytes(whole)
             part.chmod(0o600)
 
 
-def journal(cohort: Path, card: Card) -> Journal:
-    """The journal of a cohort. What other code read, or read by another rule, is not in it: it may say other things."""
-    return Journal(cohort / "phi" / "headers" / f"{_code()}-{card.identify_by}", card.identify_by == "content")
+def journal(cohort: Path, archive: Path, card: Card) -> Journal:
+    """The journal of a cohort about an archive. What other code read, or read by another rule, is not in it: it may say
+    other things. Archives are told apart by their places, for names and sizes repeat from one export to the next.
+    """
+    place = hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:12]
+    folder = cohort / "phi" / "headers" / f"{_code()}-{card.identify_by}-{place}"
+    return Journal(folder, card.identify_by == "content")
 
 
 @functools.cache
@@ -86,7 +101,7 @@ def _schema() -> Any:
     numbers, text = pa.int64(), pa.string()
     return pa.schema(
         {"name": pa.binary(), "size": numbers, "mtime_ns": numbers, "crc32c": numbers, "digest": text, "reason": text,
-         "header": text}
+         "header": text, "beside": text}
     )  # fmt: skip
 
 
@@ -96,22 +111,35 @@ def _row(listed: Listed, file: File) -> dict[str, Any]:
     return {
         "name": os.fsencode(name), "size": size, "mtime_ns": mtime_ns, "crc32c": file.crc32c, "digest": file.digest,
         "reason": file.reason, "header": json.dumps(told) if told else None,
+        "beside": json.dumps(file.beside) if file.beside else None,
     }  # fmt: skip
 
 
 def _rows(archive: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[Listed, File]]:
     for row in rows:
         name = os.fsdecode(row["name"])
-        yield (name, row["size"], row["mtime_ns"]), _file(archive / name, row)
+        beside = _tuples(json.loads(row["beside"] or "[]"))
+        if all(_is_there(archive / name, part) for part in beside):
+            yield (name, row["size"], row["mtime_ns"]), _file(archive / name, row, beside)
 
 
-def _file(path: Path, row: dict[str, Any]) -> File:
+def _is_there(path: Path, part: Beside) -> bool:
+    """Whether a file beside the one at `path` is what it was when they were read."""
+    name, size, mtime_ns, _ = part
+    try:
+        told = path.with_name(name).stat()
+    except OSError:
+        return False
+    return (told.st_size, told.st_mtime_ns) == (size, mtime_ns)
+
+
+def _file(path: Path, row: dict[str, Any], beside: tuple[Beside, ...]) -> File:
     header = None
     if row["header"] is not None:
         told = {key: _tuples(value) for key, value in json.loads(row["header"]).items()}
         header = Header(path=path, **told)
     told = {name: row[name] for name in ("size", "crc32c", "digest", "reason")}
-    return File(path=path, header=header, **told)
+    return File(path=path, header=header, beside=beside, **told)
 
 
 def _tuples(value: Any) -> Any:

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import Found, find_files
+from medssl.archive.headers import read_header
 from medssl.archive.reasons import Refusal
 from medssl.errors import UserError
 from medssl.manifest.card import Card
 from medssl.manifest.journal import TRIED_AGAIN, Journal, Listed
-from medssl.manifest.rows import File
+from medssl.manifest.rows import Beside, File
 from medssl.manifest.sheets import sheet_files
 from medssl.progress import Progress
 from medssl.units import Work, map_units
@@ -37,32 +38,42 @@ FAILING = {
 """Errors of a disk, a network or a permission, not of a file: it is read again the next time."""
 
 
-def image_files(archive: Path, card: Card, cohort: Path) -> list[Path]:
+def image_files(archive: Path, card: Card, cohort: Path) -> Found:
     """The archive's files without label maps, the clinical table and the cohort itself. Raises UserError for none."""
     there = find_files(archive, card.files)
-    inside = cohort.resolve().is_relative_to(archive.resolve())
-    own = cohort.resolve().relative_to(archive.resolve()).as_posix() + "/" if inside else None
-    masks = _mask_names(card)
+    masks, own = _mask_names(card), _name_in(archive, cohort)
     names = [card.table, *card.joins, *card.split_lists.values()]
-    tables = {path for name in names if name for path in sheet_files(name, archive)}
-    found = []
-    for path in there:
+    tables = {_name_in(archive, path) for name in names if name for path in sheet_files(name, archive)}
+
+    def is_meant(path: Path) -> bool:
         name = path.relative_to(archive).as_posix()
-        if path not in tables and not masks.fullmatch(name) and not (own and name.startswith(own)):
-            found.append(path)
-    if not found:
+        return name not in tables and not masks.fullmatch(name) and not (own and name.startswith(f"{own}/"))
+
+    found = Found(
+        [path for path in there.files if is_meant(path)],
+        {path: code for path, code in there.passed_over.items() if is_meant(path)},
+    )
+    if not found.files:
         what = f"no file matches {card.files!r}" if card.files else "an empty folder"
-        if there:
+        if found.passed_over:
+            what = f"holds only links or folders that cannot be listed ({len(found.passed_over)})"
+        elif there.files:
             what = "holds a table or label maps but no images"
         raise UserError(f"{archive}: {what}; give the folder that holds the images")
     return found
+
+
+def _name_in(archive: Path, path: Path) -> str:
+    """The name of a path relative to the archive, however the two are written; "" for one elsewhere."""
+    whole, root = path.resolve(), archive.resolve()
+    return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else ""
 
 
 def mask_files(archive: Path, card: Card) -> set[str]:
     """Names, relative to the archive, of all label maps that the card's pattern can mean."""
     if not card.masks:
         return set()
-    names = (path.relative_to(archive).as_posix() for path in find_files(archive))
+    names = (path.relative_to(archive).as_posix() for path in find_files(archive).files)
     return {name for name in names if _mask_names(card).fullmatch(name)}
 
 
@@ -84,6 +95,7 @@ def read_file(path: Path, *, checksums: bool = True) -> File:
     Without `checksums` no more of a DICOM file is read than its header; its instance UID then stands for its content.
     """
     header, reason, size = None, "", 0
+    beside: tuple[Beside, ...] = ()
     try:
         size = path.stat().st_size
         if not _is_text(path):
@@ -102,11 +114,23 @@ def read_file(path: Path, *, checksums: bool = True) -> File:
         digest = hashlib.blake2b(header.sop_uid.encode(), digest_size=16).hexdigest()
         return File(path=path, size=size, crc32c=None, digest=digest, header=header, reason="")
     try:
-        crc32c, digest = _checksums(path)
+        parts = [path.with_name(name) for name in header.parts] if header else []
+        (crc32c, *theirs), digest = _checksums([path, *parts])
+        beside = tuple(_beside(part, crc) for part, crc in zip(parts, theirs, strict=True))
     except OSError as error:
         code = "IO_ERROR" if error.errno in FAILING else "UNREADABLE"
-        return File(path=path, size=size, crc32c=None, digest="", header=None, reason=reason or code)
-    return File(path=path, size=size, crc32c=crc32c, digest=digest, header=header, reason=reason)
+        return replace(unread(path, reason or code), size=size)
+    return File(path=path, size=size, crc32c=crc32c, digest=digest, header=header, reason=reason, beside=beside)
+
+
+def unread(path: Path, code: str) -> File:
+    """What is left out without being opened, with the reason."""
+    return File(path=path, size=0, crc32c=None, digest="", header=None, reason=code)
+
+
+def _beside(path: Path, crc32c: int) -> Beside:
+    told = path.stat()
+    return path.name, told.st_size, told.st_mtime_ns, crc32c
 
 
 def _is_text(path: Path) -> bool:
@@ -118,15 +142,19 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _checksums(path: Path) -> tuple[int, str]:
+def _checksums(paths: Sequence[Path]) -> tuple[list[int], str]:
+    """The CRC-32C of each file, and a digest of them all."""
     import google_crc32c
 
-    crc, digest = 0, hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            crc = google_crc32c.extend(crc, block)
-            digest.update(block)
-    return crc, digest.hexdigest()
+    found, digest = [], hashlib.blake2b(digest_size=16)
+    for path in paths:
+        crc = 0
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                crc = google_crc32c.extend(crc, block)
+                digest.update(block)
+        found.append(crc)
+    return found, digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +196,19 @@ def share_of(listed: Sequence[Listed], share: tuple[int, int]) -> list[Listed]:
 def read_missing(
     archive: Path, listed: Sequence[Listed], parts: Journal, *, work: Work, progress: Progress
 ) -> dict[Listed, File]:
-    """What the journal says once all listed files are in it. Only those that are not there yet are read.
+    """What the journal says once all listed files are in it; those that are not there yet are read."""
+    known = parts.known(archive)
+    return parts.known(archive) if read_unknown(archive, listed, known, parts, work, progress) else known
+
+
+def read_unknown(
+    archive: Path, listed: Sequence[Listed], known: dict[Listed, File], parts: Journal, work: Work, progress: Progress
+) -> int:
+    """How many of the listed files were read into the journal: those that are not known, or may be read better now.
 
     A file that ends its process, hangs or needs too much memory is found by halving the unit that it is in.
     """
-    known = parts.known(archive)
     missing = [entry for entry in listed if entry not in known or known[entry].reason in TRIED_AGAIN]
-    if not missing:
-        return known
     size = max(1, min(UNIT, len(missing) // (4 * max(1, work.workers))))
     units = [
         Reading(archive=archive, listed=tuple(missing[start : start + size]), journal=parts)
@@ -184,7 +217,7 @@ def read_missing(
     there = len(listed) - len(missing)
     for _ in progress(_read(units, work), "reading headers", len(listed), there):
         pass
-    return parts.known(archive)
+    return len(missing)
 
 
 def _read(units: list[Reading], work: Work) -> Iterator[None]:
@@ -219,5 +252,4 @@ def _give_up(ended: Ended) -> None:
     """Nothing; the journal has a part that says why its one file could not be read."""
     (listed,) = ended.reading.listed
     path, size = ended.reading.archive / listed[0], max(0, listed[1])
-    file = File(path=path, size=size, crc32c=None, digest="", header=None, reason=ended.code)
-    ended.reading.journal.write([listed], [file])
+    ended.reading.journal.write([listed], [replace(unread(path, ended.code), size=size)])

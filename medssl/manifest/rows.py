@@ -23,10 +23,15 @@ OLDEST_TOLD = 90.0
 
 Row = dict[str, Any]
 
+Beside = tuple[str, int, int, int]
+
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file as it was read: its checksums (None: not asked for, or not to be had) and its header, or why it has none."""
+    """A file as it was read: its checksums (None: not asked for, or not to be had) and its header, or why it has none.
+
+    `beside` are the further files that the image is in: name in the same folder, size, time of change and checksum.
+    """
 
     path: Path
     size: int
@@ -34,6 +39,7 @@ class File:
     digest: str
     header: Header | None
     reason: str
+    beside: tuple[Beside, ...] = ()
 
 
 def relative_name(path: Path, archive: Path) -> str:

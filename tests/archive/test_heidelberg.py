@@ -1,5 +1,6 @@
 """Heidelberg's exports: written here byte by byte, read as rasters of B-scans in millimetres, or refused."""
 
+import shutil
 import struct
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from skimage.io import imsave
 
 from medssl.archive import Refusal, open_volume
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header
 from medssl.archive.series import assemble
 from medssl.manifest import index, read_cohort
+from medssl.store import prepare
 
 ACROSS, COUNT, DEPTH, EXTRA = 12, 5, 9, 300
 LARGEST = np.finfo(np.float32).max
@@ -171,7 +174,7 @@ def test_an_xml_and_its_pictures_are_one_scan(tmp_path, scans, kind):
 
 def test_the_pictures_of_a_scan_are_no_images_of_their_own(tmp_path, scans):
     write_xml(tmp_path / "a", scans)
-    stacks = assemble([read_header(path) for path in find_files(tmp_path / "a")])
+    stacks = assemble([read_header(path) for path in find_files(tmp_path / "a").files])
     assert sorted((stack.status, stack.reason) for stack in stacks) == [("excluded", "PART_OF_SCAN")] * 5 + [("ok", "")]
 
 
@@ -242,3 +245,21 @@ def test_more_than_a_scan_can_be(tmp_path, scans):
     path = write_xml(tmp_path / "a", scans)
     path.write_text(path.read_text().replace("<Width>12<", "<Width>999999999<"))
     assert code(path) == "TOO_LARGE"
+
+
+def test_a_cohort_keeps_up_with_the_pictures_of_a_scan(tmp_path, scans):
+    write_xml(tmp_path / "a", scans)
+    (tmp_path / "a" / "3.png").rename(tmp_path / "3.png")
+    assert index(tmp_path / "a", tmp_path / "c").files_left_out == {"XML_PICTURE_MISSING": 1}
+    (tmp_path / "3.png").rename(tmp_path / "a" / "3.png")
+    assert index(tmp_path / "a", tmp_path / "c").by_modality == {"OPT": 1}
+    (before,) = read_cohort(tmp_path / "c").volumes.query("status == 'ok'")["volume_id"]
+    assert prepare(tmp_path / "c", tmp_path / "s").prepared == 1
+
+    imsave(tmp_path / "a" / "3.png", 255 - scans[3], check_contrast=False)
+    shutil.rmtree(tmp_path / "s")
+    assert prepare(tmp_path / "c", tmp_path / "s").reasons == {"SOURCE_CHANGED": 1}
+    assert index(tmp_path / "a", tmp_path / "c").by_modality == {"OPT": 1}
+    (after,) = read_cohort(tmp_path / "c").volumes.query("status == 'ok'")["volume_id"]
+    assert after != before
+    assert prepare(tmp_path / "c", tmp_path / "s").prepared == 1

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.archive import Refusal, open_volume
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header
 from medssl.archive.series import assemble
 from medssl.errors import UserError
 from medssl.volume import Volume
@@ -100,7 +101,7 @@ def test_any_number_of_axes_is_a_volume_or_ndim(tmp_path_factory, shape):
 def library_files():
     pydicom, nibabel = (Path(find_spec(name).origin).parent for name in ("pydicom", "nibabel"))
     folders = pydicom / "data" / "test_files", nibabel / "tests" / "data", nibabel / "nicom" / "tests" / "data"
-    return [path for folder in folders for path in find_files(folder)]
+    return [path for folder in folders for path in find_files(folder).files]
 
 
 @pytest.mark.slow
@@ -176,7 +177,7 @@ def test_a_pattern_stays_below_the_folder(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
-    assert [path.name for path in find_files(tmp_path / "in", "*/*.nii")] == []
-    assert [path.name for path in find_files(tmp_path / "in", "**/*.nii")] == ["a.nii"]
+    assert [path.name for path in find_files(tmp_path / "in", "*/*.nii").files] == []
+    assert [path.name for path in find_files(tmp_path / "in", "**/*.nii").files] == ["a.nii"]
     with pytest.raises(UserError, match="leaves the folder"):
         find_files(tmp_path / "in", "../out/*.nii")

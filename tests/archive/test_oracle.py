@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from medssl.archive import open_volume, read_stack
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header
 from medssl.archive.series import assemble
 from medssl.volume import Volume
 
@@ -63,7 +64,7 @@ def test_made_series(tmp_path, write_dicom, kind, name):
             PixelSpacing=[0.75, 0.5], InstanceNumber=int(9 - k), SeriesNumber=3, SliceThickness=7,
             SpacingBetweenSlices=1.25, Manufacturer="GE", **scale,
         )  # fmt: skip
-    (image,) = convert(find_files(tmp_path / "s"), tmp_path / "oracle")
+    (image,) = convert(find_files(tmp_path / "s").files, tmp_path / "oracle")
     assert_same(open_volume(tmp_path / "s"), image)
 
 
@@ -90,7 +91,7 @@ def test_an_enhanced_mr_in_scrambled_order(tmp_path, write_frames):
 @pytest.mark.slow
 def test_real_series(real_data, tmp_path):
     """Every volume that we make of the real archive: those that dcm2niix makes, too, are the same."""
-    stacks = assemble([read_header(path) for path in find_files(real_data / "archive_dicom")])
+    stacks = assemble([read_header(path) for path in find_files(real_data / "archive_dicom").files])
     kept = [stack for stack in stacks if stack.status != "excluded" and stack.modality in ("CT", "MR")]
     compared = 0
     for number, stack in enumerate(kept):

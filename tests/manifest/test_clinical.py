@@ -185,3 +185,11 @@ def test_facts_are_scalars_and_short_vectors_and_never_objects(tmp_path):
     (tmp_path / "Info.cfg").symlink_to("/etc/passwd")
     with pytest.raises(UserError, match=r"no 'Info\.cfg' beside an image"):
         read_facts(tmp_path / "Info.cfg")
+
+
+def test_a_table_in_an_archive_given_by_its_relative_path_is_no_image(scan, tmp_path, monkeypatch):
+    scan(tmp_path / "a" / "p1.nii.gz", 1)
+    (tmp_path / "a" / "t.csv").write_text("patient_id,sex\np1,F\n")
+    monkeypatch.chdir(tmp_path)
+    card = with_table(Card(name="x", patient=r"^(p\d)"), "a/t.csv")
+    assert index("a", "c", card=card).files_left_out == {}

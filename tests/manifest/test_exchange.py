@@ -114,14 +114,14 @@ COLLECTION = {
 def test_a_collection_of_theirs(bids, tmp_path, monkeypatch):
     (tmp_path / "theirs.json").write_text(json.dumps(COLLECTION))
     monkeypatch.delenv("nnssl_raw", raising=False)
-    with pytest.raises(UserError, match="export nnssl_raw=FOLDER"):
+    with pytest.raises(UserError, match=r"^\$nnssl_raw: .* export nnssl_raw=FOLDER$"):
         import_nnssl(tmp_path / "theirs.json", bids, tmp_path / "card")
     monkeypatch.setenv("nnssl_raw", str(bids))
     card = read_card(import_nnssl(tmp_path / "theirs.json", bids, tmp_path / "card"))
     receipt = index(bids, tmp_path / "c", card=card)
     assert (receipt.volumes, receipt.by_modality) == (1, {"MR": 1})
     assert facts(tmp_path / "c") == [("F", 51.0, 1)]
-    with pytest.raises(UserError, match="lies outside it"):
+    with pytest.raises(UserError, match=r"^[^:]*: an image of the collection lies outside it"):
         import_nnssl(tmp_path / "theirs.json", tmp_path / "card", tmp_path / "x")
 
 
