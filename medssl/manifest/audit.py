@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from medssl.manifest.card import EXTERNAL, SPLITS
+from medssl.manifest.cohort import read_sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,11 +108,8 @@ def _twice(names: pd.Series) -> list[str]:
 
 
 def sources_outside(cohort: Path) -> list[Finding]:
-    """Source files whose path leaves the archive; the paths themselves are not told."""
-    import pandas as pd
-
-    table = pd.read_parquet(cohort / "phi" / "sources.parquet")
-    return sorted(set(_outside(table)))
+    """Source files whose path leaves the archive; the paths themselves are not told. None where phi/ is not there."""
+    return sorted(set(_outside(read_sources(cohort)))) if (cohort / "phi").exists() else []
 
 
 def _outside(table: pd.DataFrame) -> Iterator[Finding]:

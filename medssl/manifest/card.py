@@ -63,7 +63,8 @@ class Card:
     `masks` names the label map of a volume (with `mask_role`: of a volume of that role) by {stem}, {name}, {folder},
     {series_uid} or a group of `path`; `structures` names the numbers in it. `age_bands` are the first ages of the second,
     third... band. Patients of `held_out_sites` (as the table names them, or InstitutionName) are the split "external";
-    those first seen on or after the day `test_from` (YYYY-MM-DD) are "test", see splits.py. `identify_by` "uid" spares an
+    those first seen on or after the day `test_from` (YYYY-MM-DD) are "test", see splits.py. An id with more than
+    `most_studies` studies is suspected to be of several people, and only trained on. `identify_by` "uid" spares an
     archive too large to be read twice: DICOM files count as equal when their instance UIDs are, nothing is read but
     headers, and no checksum is known of them.
     """
@@ -90,6 +91,7 @@ class Card:
     split_seed: str = "0"
     held_out_sites: tuple[str, ...] = ()
     test_from: str = ""
+    most_studies: int = 30
     age_bands: tuple[int, ...] = (40, 60, 75)
     identify_by: Literal["content", "uid"] = "content"
 
@@ -192,4 +194,6 @@ def _fault_of_numbers(card: Card) -> str:
         return f"test_from {card.test_from!r} is not a day; write YYYY-MM-DD"
     if any(a >= b for a, b in pairwise((0, *card.age_bands))):
         return f"age_bands {list(card.age_bands)} must be rising ages above 0"
+    if card.most_studies < 1:
+        return f"most_studies {card.most_studies} must be at least 1"
     return ""

@@ -37,13 +37,28 @@ def read_cohort(path: Path | str) -> Cohort:
     return Cohort(*(pd.read_parquet(path / f"{name}.parquet") for name in names))
 
 
+def read_sources(path: Path | str) -> pd.DataFrame:
+    """The files of each volume, in their order. Raises UserError for a cohort that was passed on without them."""
+    import pandas as pd
+
+    table = Path(path) / "phi" / "sources.parquet"
+    if not table.is_file():
+        raise UserError(f"{path}: the places of its files (phi/sources.parquet) are not here; ask who made the cohort")
+    return pd.read_parquet(table)
+
+
 def _check_whole(path: Path) -> None:
-    """Nothing; UserError when a table is not the one that the receipt was written with (a run killed at its very end)."""
+    """Nothing; UserError when a table is not the one that the receipt was written with (a run killed at its very end).
+
+    The folder phi/ may be gone: a cohort is passed on without it.
+    """
     try:
         tables = json.loads((path / RECEIPT).read_text(encoding="utf-8"))["tables"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: no cohort here ({RECEIPT} is missing or damaged); run medssl index again") from None
     for name, told in tables.items():
+        if name.startswith("phi/") and not (path / "phi").exists():
+            continue
         if not (path / name).is_file() or checksum(path / name) != told:
             raise UserError(
                 f"{path}: {name} is damaged or of another run; run medssl index again, it reads nothing twice"

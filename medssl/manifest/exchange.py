@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.atomic import write_json, write_text
 from medssl.errors import UserError
-from medssl.manifest.cohort import read_cohort
+from medssl.manifest.cohort import read_cohort, read_sources
 from medssl.manifest.demographics import UNKNOWN
 
 if TYPE_CHECKING:
@@ -75,14 +75,13 @@ def export_nnssl(cohort: Path | str, folder: Path | str, *, name: str) -> tuple[
     files (DICOM) and of endings that nnssl cannot read are not written either. The file holds paths of the archive, so
     it is readable by its owner alone. Raises UserError when nothing is left.
     """
-    import pandas as pd
 
     cohort, path = Path(cohort), Path(folder) / "pretrain_data.json"
     tables = read_cohort(cohort)
     volumes = tables.volumes.query("status != 'excluded' and split == 'train'").merge(
         tables.patients[["patient_pid", "sex", "race", "ethnicity"]], on="patient_pid", validate="many_to_one"
     )
-    sources = pd.read_parquet(cohort / "phi" / "sources.parquet")
+    sources = read_sources(cohort)
     single = sources[~sources["volume_id"].duplicated(keep=False) & sources["path"].str.endswith(NNSSL_ENDINGS)]
     listed = volumes.merge(single[["volume_id", "path", "archive"]], on="volume_id", validate="one_to_one")
     if listed.empty:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 NOBODY = {"", "0", "1", "ANON", "ANONYM", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "NONE", "PATIENT", "TEST", "UNKNOWN"}
 """What tools write into PatientID (in any case, zeros before it) when they remove it: shared by many people."""
 
-STUDY = "study "
-"""Begins the id of somebody who is only known as the patient of one study."""
+STUDY = "\0study "
+"""Begins the id of somebody who is only known as the patient of one study; no header and no table holds such an id."""
+
+BIRTH_YEARS = 2.0
+"""How far the years of birth may be apart that ages at studies tell of one person: ages are whole years."""
 
 
 def with_patient(file: File, card: Card, table: Clinical, archive: Path) -> File:
@@ -46,7 +49,9 @@ def with_patient(file: File, card: Card, table: Clinical, archive: Path) -> File
     if header.modality == "unknown":
         header = replace(header, modality=told.get("modality") or card.modality)
     if nobody:
-        header = replace(header, patient_id=_named(header, card, told.get("patient_id", "")))
+        named = _named(header, card, told.get("patient_id", ""))
+        file = replace(file, guessed=not named)
+        header = replace(header, patient_id=named or stem(header.path))
     if "study" in groups_of(card) and not header.study_uid and (study := table.about(header, archive)["study"]):
         header = replace(header, study_uid=f"{header.patient_id}/{study}")  # "study1" is one of each patient
     return replace(file, header=header)
@@ -66,7 +71,7 @@ def _named(header: Header, card: Card, told: str) -> str:
     found = re.search(card.patient, stem(header.path)) if card.patient else None
     uid = header.study_uid or header.series_uid  # the slices of one series must not become many patients
     study = STUDY + uid if uid else ""
-    return told or (found.group(1) if found else "") or study or stem(header.path)
+    return told or (found.group(1) if found else "") or study
 
 
 def quarantined(stacks: Sequence[Stack]) -> list[Stack]:
@@ -79,7 +84,7 @@ def quarantined(stacks: Sequence[Stack]) -> list[Stack]:
             claims.setdefault(header.study_uid, set()).add(header.patient_id)
     doubtful = {study for study, people in claims.items() if study and len(people) > 1}
     return [
-        replace(stack, status="excluded", reason="PATIENT_CONFLICT")
+        _out(stack, "PATIENT_CONFLICT")
         if stack.status != "excluded" and stack.headers[0].study_uid in doubtful
         else stack
         for stack in stacks
@@ -87,19 +92,54 @@ def quarantined(stacks: Sequence[Stack]) -> list[Stack]:
 
 
 def with_ids(stacks: Sequence[Stack], files: Sequence[File]) -> list[tuple[str, Stack]]:
-    """Stacks with ids made from their content; a stack whose content was seen before is left out as a duplicate."""
-    digests = {file.path: file.digest for file in files}
-    seen: Counter[str] = Counter()
-    named = []
+    """Stacks with ids made from their content. Of several with the same content one is kept, rather one that says whose
+    it is than one whose name was guessed from; where they say that it is of several patients, none is: the next copy
+    would decide whose it is.
+    """
+    known = {file.path: file for file in files}
+    same: dict[bytes, list[Stack]] = {}
     for stack in stacks:
-        content = hashlib.sha256("|".join(sorted(digests[h.path] for h in stack.headers)).encode()).digest()
-        name = _letters(content)
-        seen[name] += 1
-        if seen[name] > 1:
-            name = _letters(hashlib.sha256(content + seen[name].to_bytes(4, "big")).digest())
-            stack = replace(stack, status="excluded", reason="DUP_INSTANCE")
-        named.append((name, stack))
-    return named
+        digests = sorted(known[header.path].digest for header in stack.headers)
+        same.setdefault(hashlib.sha256("|".join(digests).encode()).digest(), []).append(stack)
+    names = {}
+    for content, copies in same.items():
+        told = [stack for stack in copies if not known[stack.headers[0].path].guessed]
+        claims = {stack.headers[0].patient_id for stack in told if stack.status != "excluded"}
+        first = (told or copies)[0]
+        for number, stack in enumerate([first, *(stack for stack in copies if stack is not first)], start=1):
+            digest = content if number == 1 else hashlib.sha256(content + number.to_bytes(4, "big")).digest()
+            reason = "PATIENT_CONFLICT" if len(claims) > 1 else "DUP_INSTANCE" if number > 1 else ""
+            names[id(stack)] = _letters(digest), _out(stack, reason) if reason else stack
+    return [names[id(stack)] for stack in stacks]
+
+
+def _out(stack: Stack, reason: str) -> Stack:
+    return replace(stack, status="excluded", reason=reason)
+
+
+def suspects(stacks: Iterable[Stack], most_studies: int) -> dict[str, str]:
+    """The patients' ids that seem to be of several people, and why: too many studies, two sexes, two years of birth.
+
+    Numbers such as "1" or a ward's name are given to whoever comes. Somebody known by one study only is not among them.
+    """
+    heard: dict[str, list[Header]] = {}
+    for stack in stacks:
+        heard.setdefault(stack.headers[0].patient_id, []).append(stack.headers[0])
+    found = {}
+    for who, headers in heard.items():
+        born = [int(h.study_date[:4]) - h.age_years for h in headers if _tells_birth(h)]
+        odd = {
+            f"more than {most_studies} studies": len({h.study_uid for h in headers} - {""}) > most_studies,
+            "two sexes": {"M", "F"} <= {h.sex for h in headers},
+            "two years of birth": bool(born) and max(born) - min(born) > BIRTH_YEARS,
+        }
+        if any(odd.values()) and not known_by_study(who):
+            found[who] = "; ".join(why for why, holds in odd.items() if holds)
+    return found
+
+
+def _tells_birth(header: Header) -> bool:
+    return not math.isnan(header.age_years) and re.fullmatch(r"\d{4}.*", header.study_date) is not None
 
 
 def _letters(digest: bytes) -> str:

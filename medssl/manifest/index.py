@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from medssl.errors import UserError
 from medssl.lock import writing
 from medssl.manifest.card import Card
 from medssl.manifest.clinical import Clinical, read_clinical
-from medssl.manifest.identity import known_by_study, quarantined, with_ids, with_patient
+from medssl.manifest.identity import known_by_study, quarantined, suspects, with_ids, with_patient
+from medssl.manifest.inventory import Inventory, day_of, receipt
 from medssl.manifest.journal import journal
 from medssl.manifest.pseudonyms import is_shared, pseudonym, read_key
 from medssl.manifest.reading import image_files, listing, mask_files, read_missing, read_unknown, share_of, stem, unread
-from medssl.manifest.receipt import Receipt, described, unmatched, versions
+from medssl.manifest.receipt import Receipt, versions
 from medssl.manifest.rows import File, instance_row, label_rows, patient_rows, relative_name, volume_row
 from medssl.manifest.splits import Person, official_splits, split_for
 from medssl.manifest.tables import (
@@ -40,9 +41,6 @@ from medssl.units import HERE, Work
 
 if TYPE_CHECKING:
     from medssl.archive.series import Stack
-
-DOMAINS = {"file": "instance", "patient_id": "patient", "study_uid": "study", "series_uid": "series"}
-"""The kind of pseudonym that stands for a row of a table with this key."""
 
 Rows = list[dict[str, Any]]
 
@@ -68,8 +66,7 @@ def index(
     table, key_path = read_clinical(card, archive), key_file or cohort / "phi" / "key"
     looked_at = _looked_at(archive, card, table, cohort)
     listed = listing(archive, looked_at.files)
-    if key_path.exists():
-        read_key(key_path)  # a wrong one is better known before hours of reading than after
+    _check_key(key_path, cohort)  # a wrong one is better known before hours of reading than after
     with writing(cohort, "medssl index"):
         _private(cohort)
         parts = journal(cohort, archive, card)
@@ -120,12 +117,13 @@ def _looked_at(archive: Path, card: Card, table: Clinical, cohort: Path) -> Foun
     return replace(found, files=kept)
 
 
-def _found(archive: Path, card: Card, table: Clinical, files: list[File], strict_table: bool) -> _Found:
+def _found(archive: Path, card: Card, table: Clinical, files: list[File], strict_table: bool) -> Inventory:
     from medssl.archive.series import assemble  # brings numpy, which nobody needs who only asks for --help
 
     files = [with_patient(file, card, table, archive) for file in files]
     stacks = quarantined(assemble([file.header for file in files if file.header is not None]))
-    named = with_ids(stacks, files)
+    doubted = suspects(stacks, card.most_studies)
+    named = [(name, _doubted(stack, doubted)) for name, stack in with_ids(stacks, files)]
     told = {name: table.row_of_any(stack.headers, archive) for name, stack in named}
     table.see_files(relative_name(file.path, archive) for file in files)
     if strict_table and (unused := table.unused()):
@@ -134,20 +132,15 @@ def _found(archive: Path, card: Card, table: Clinical, files: list[File], strict
             f"({len(unused)} such rows); remove it, or index without --strict-table"
         )
     masks = mask_files(archive, card)
-    return _Found(archive=archive, card=card, files=files, stacks=named, told=told, table=table, masks=masks)
+    return Inventory(
+        archive=archive, card=card, files=files, stacks=named, told=told, table=table, masks=masks, suspects=doubted
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """All that was read: files, stacks by id, what the clinical table says of each, and the label maps there are."""
-
-    archive: Path
-    card: Card
-    files: list[File]
-    stacks: list[tuple[str, Stack]]
-    told: dict[str, dict[str, str]]
-    table: Clinical
-    masks: set[str]
+def _doubted(stack: Stack, suspects: Mapping[str, str]) -> Stack:
+    if stack.status == "ok" and stack.headers[0].patient_id in suspects:
+        return replace(stack, status="warn", reason="PATIENT_ID_SUSPECT")
+    return stack
 
 
 def _check_place(archive: Path, cohort: Path) -> None:
@@ -157,24 +150,48 @@ def _check_place(archive: Path, cohort: Path) -> None:
         raise UserError(f"{cohort}: is the archive itself; give another folder for the cohort")
 
 
+def _check_key(path: Path, cohort: Path) -> None:
+    """Nothing; UserError for a key other than the one that the cohort was made with: every pseudonym would change."""
+    made_with = _made_with(cohort)
+    if path.exists() and made_with in ("", _fingerprint(read_key(path))):
+        return
+    if made_with:
+        raise UserError(
+            f"{path}: not the key that the pseudonyms in {cohort} were made with ({made_with}); give that one with "
+            "--key-file, or another folder for the cohort"
+        )
+
+
+def _made_with(cohort: Path) -> str:
+    """The fingerprint of a cohort's key; "" when there is no cohort, or none that can be read."""
+    try:
+        return str(json.loads((cohort / RECEIPT).read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _fingerprint(key: bytes) -> str:
+    return pseudonym(key, "fingerprint", "key")[:8]
+
+
 def _private(cohort: Path) -> None:
     """Nothing; the cohort has its folder for what identifies patients, closed to others."""
     (cohort / "phi").mkdir(exist_ok=True)
     (cohort / "phi").chmod(0o700)
 
 
-def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
+def _write(cohort: Path, key_path: Path, found: Inventory) -> Receipt:
     key = read_key(key_path)
     volumes, labels, sources = _volumes(found, key)
     stacks = [(stack, found.told[name]) for name, stack in found.stacks]
-    people = patient_rows(volumes, stacks, key, found.card)
+    people = patient_rows(volumes, stacks, found.suspects, key, found.card)
     left_out = {h.path: stack.reason for _, stack in found.stacks if stack.status == "excluded" for h in stack.headers}
     instances = [instance_row(file, key, left_out.get(file.path, ""), found.archive) for file in found.files]
     lonely = sorted(found.masks - {str(row["mask_path"]) for row in sources})
     paths = [_path_row(row, file, found.archive) for row, file in zip(instances, found.files, strict=True)]
     paths += [_lonely_row(name, key) for name in lonely]
-    receipt = _receipt(found, key, is_shared(key_path), (volumes, people, labels, lonely))
-    facts = {"card": _digest(found.card), "key": pseudonym(key, "fingerprint", "key")[:8], "versions": versions()}
+    told = receipt(found, key, (volumes, people, labels, lonely), shared=is_shared(key_path))
+    facts = {"card": _digest(found.card), "key": _fingerprint(key), "versions": versions()}
     content: list[tuple[str, dict[str, str], Rows]] = [
         ("instances", INSTANCES, _sorted(instances, "instance_pid")),
         ("volumes", VOLUMES, _sorted(volumes, "volume_id")),
@@ -191,11 +208,11 @@ def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
         for path in (part / "phi").iterdir():
             path.chmod(0o600)
         tables = {f"{name}.parquet": checksum(part / f"{name}.parquet") for name, *_ in content}
-        write_json(part / RECEIPT, {**asdict(receipt), **facts, "tables": tables})
-    return receipt
+        write_json(part / RECEIPT, {**asdict(told), **facts, "tables": tables})
+    return told
 
 
-def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
+def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, Rows]:
     """The rows of the volumes, in the order of the stacks, of their labels and of their source files."""
     card, splits = found.card, _splits(found)
     volumes: Rows = []
@@ -223,8 +240,8 @@ def _pieces(file: File) -> list[tuple[Path, int | None]]:
     return [(file.path, file.crc32c), *((file.path.with_name(name), crc32c) for name, _, _, crc32c in file.beside)]
 
 
-def _splits(found: _Found) -> dict[str, str]:
-    """The split of each patient. Somebody alone, or known by one study only, is trained on where anybody is."""
+def _splits(found: Inventory) -> dict[str, str]:
+    """The split of each patient. Whoever may be several people, or the same as another, is trained on where anybody is."""
     heard: dict[str, list[tuple[Header, dict[str, str]]]] = {}
     for name, stack in found.stacks:
         heard.setdefault(stack.headers[0].patient_id, []).append((stack.headers[0], found.told[name]))
@@ -235,8 +252,8 @@ def _splits(found: _Found) -> dict[str, str]:
                 patient_id=who,
                 official=official.get(who, ""),
                 sites=frozenset(told.get("site") or header.institution for header, told in entries),
-                first_study=min(filter(None, (_day(header, told) for header, told in entries)), default=""),
-                trained_on=len(heard) == 1 or known_by_study(who),
+                first_study=min(filter(None, (day_of(header, told) for header, told in entries)), default=""),
+                trained_on=who in found.suspects or known_by_study(who),
             ),
             found.card,
         )
@@ -244,13 +261,7 @@ def _splits(found: _Found) -> dict[str, str]:
     }
 
 
-def _day(header: Header, told: Mapping[str, str]) -> str:
-    """The day of a study as YYYYMMDD, "" for anything else. It never leaves this process."""
-    day = (told.get("study_date") or header.study_date).replace("-", "")[:8]
-    return day if len(day) == 8 and day.isdigit() else ""
-
-
-def _mask(header: Header, role: str, told: Mapping[str, str], found: _Found) -> str:
+def _mask(header: Header, role: str, told: Mapping[str, str], found: Inventory) -> str:
     """The path of a volume's label map, "" when there is none."""
     card = found.card
     if card.mask_role and card.mask_role != (told.get("role") or role):
@@ -259,41 +270,6 @@ def _mask(header: Header, role: str, told: Mapping[str, str], found: _Found) -> 
     parts = {**about, "stem": stem(header.path), "series_uid": header.series_uid or stem(header.path)}
     name = card.masks.format(**parts).removeprefix("./")
     return name if name in found.masks else ""
-
-
-def _receipt(found: _Found, key: bytes, shared: bool, rows: tuple[Rows, Rows, Rows, list[str]]) -> Receipt:
-    volumes, people, labels, lonely = rows
-    kept = [row for row in volumes if row["status"] != "excluded"]
-    table, card = found.table, found.card
-    unused = table.unused()
-    due = [row for row in _sorted(kept, "volume_id") if card.masks and card.mask_role in ("", row["role"])]
-    bare = [row["volume_id"] for row in due if not row["has_mask"]]
-    known = {name for name, s in found.stacks if any(table.has_row(header, found.archive) for header in s.headers)}
-    untold = [row["volume_id"] for row in _sorted(kept, "volume_id") if card.table and row["volume_id"] not in known]
-    sites = {found.told[name].get("site") or s.headers[0].institution for name, s in found.stacks}
-    absent = len(set(card.held_out_sites) - sites)
-    strangers = {s.headers[0].patient_id for _, s in found.stacks if known_by_study(s.headers[0].patient_id)}
-    notes = [
-        (len(people) == 1 and kept, "one patient only: all volumes are in one split, nothing is left to judge on"),
-        (unused, f"{len(unused)} rows of the table are about nothing in the archive "
-                 f"(first: row {table.places[unused[0]] if unused else 0})"),
-        (table.without_key, f"{len(table.without_key)} rows of the table have a blank {table.key}"),
-        (untold, f"{len(untold)} volumes have no row in the table"),
-        (lonely, f"{len(lonely)} label maps belong to no volume"),
-        (bare, f"{len(bare)} volumes have no label map"),
-        (absent, f"{absent} of the card's held_out_sites have no patient; compare their spelling with the table's"),
-        (strangers, f"{len(strangers)} studies name no patient; each is kept as a patient of its own, in training only"),
-        *((count, f"{count} {what}") for what, count in sorted(table.heard.items())),
-        (shared, "others may read the key of the pseudonyms; chmod 600 it"),
-    ]  # fmt: skip
-    return Receipt(
-        **described(volumes, people, labels, [file.reason for file in found.files]),
-        table_rows_without_image=unmatched(pseudonym(key, DOMAINS.get(table.key, table.key), name) for name in unused),
-        volumes_without_table_row=unmatched(untold),
-        label_maps_without_image=unmatched(pseudonym(key, "instance", name) for name in lonely),
-        volumes_without_label_map=unmatched(bare),
-        notes=tuple(note for holds, note in notes if holds),
-    )
 
 
 def _path_row(instance: dict[str, Any], file: File, archive: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class File:
     """A file as it was read: its checksums (None: not asked for, or not to be had) and its header, or why it has none.
 
     `beside` are the further files that the image is in: name in the same folder, size, time of change and checksum.
+    With `guessed`, nothing but the file's name says whose it is.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class File:
     header: Header | None
     reason: str
     beside: tuple[Beside, ...] = ()
+    guessed: bool = False
 
 
 def relative_name(path: Path, archive: Path) -> str:
@@ -111,12 +113,24 @@ def label_rows(volume_id: str, told: Mapping[str, str], rules: Mapping[str, Rule
     ]
 
 
-def patient_rows(volumes: list[Row], stacks: list[tuple[Stack, dict[str, str]]], key: bytes, card: Card) -> list[Row]:
-    """A row for each patient, sorted. The table's word counts before the header's; two that differ are unknown."""
+def patient_rows(
+    volumes: list[Row],
+    stacks: list[tuple[Stack, dict[str, str]]],
+    suspects: Mapping[str, str],
+    key: bytes,
+    card: Card,
+) -> list[Row]:
+    """A row for each patient, sorted. The table's word counts before the header's; two that differ are unknown.
+
+    `suspects` are ids that may be of several people, and why; `suspect` is "no" for the others.
+    """
     heard: dict[str, list[tuple[Row, Header, dict[str, str]]]] = {}
     for row, (stack, told) in zip(volumes, stacks, strict=True):
         heard.setdefault(row["patient_pid"], []).append((row, stack.headers[0], told))
-    return [_patient(pid, entries, card) for pid, entries in sorted(heard.items())]
+    return [
+        {**_patient(pid, entries, card), "suspect": suspects.get(entries[0][1].patient_id, "no")}
+        for pid, entries in sorted(heard.items())
+    ]
 
 
 def _patient(pid: str, entries: list[tuple[Row, Header, dict[str, str]]], card: Card) -> Row:

@@ -26,7 +26,7 @@ PATIENTS = {
     "patient_pid": "string", "sex": "string", "race": "string", "ethnicity": "string", "age_years": "float64",
     "age_band": "string", "site": "string", "split": "string", "sex_source": "string", "race_source": "string",
     "ethnicity_source": "string", "race_scheme": "string", "ethnicity_scheme": "string",
-    "n_studies": "int64", "n_volumes": "int64",
+    "n_studies": "int64", "n_volumes": "int64", "suspect": "string",
 }  # fmt: skip
 LABELS = {"volume_id": "string", "name": "string", "value": "float64", "source": "string"}
 SOURCES = {

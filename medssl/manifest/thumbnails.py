@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medssl.manifest.cohort import read_sources
 from medssl.progress import Progress
 from medssl.units import Work, map_units
 
@@ -54,13 +55,13 @@ class Drawing:
 
 
 def draw(cohort: Path, volumes: pd.DataFrame, count: int, work: Work, progress: Progress) -> list[Thumbnail]:
-    """Thumbnails of at most `count` kept volumes, taken in turn from every modality, role and scanner."""
-    import pandas as pd
-
+    """Thumbnails of at most `count` kept volumes, taken in turn from every modality, role and scanner; none where phi/,
+    with the places of the files, is not there.
+    """
     rows = chosen(volumes, count)
-    if not len(rows):
+    if not len(rows) or not (cohort / "phi").exists():
         return []
-    sources = pd.read_parquet(cohort / "phi" / "sources.parquet")
+    sources = read_sources(cohort)
     sources = sources[sources["volume_id"].isin(rows["volume_id"])].sort_values("order")
     files = {
         str(name): [Path(archive, path) for archive, path in zip(part["archive"], part["path"], strict=True)]

@@ -1,6 +1,7 @@
 """Indexing whole archives: every file accounted for, nothing identifiable outside phi/."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from medssl.errors import UserError
-from medssl.manifest import Card, index, read_card, read_cohort
+from medssl.manifest import Card, index, read_card, read_cohort, write_summary
+from medssl.manifest.exchange import export_nnssl
 from medssl.manifest.pseudonyms import pseudonym, read_key
 from medssl.units import Work
 
@@ -191,8 +193,11 @@ def test_one_patient_only_and_copies(scan, tmp_path):
     receipt = index(tmp_path / "a", tmp_path / "c", card=Card(name="x", patient="(one)"))
     assert receipt.volumes == 1
     assert receipt.series_left_out == {"DUP_INSTANCE": 1}
-    assert receipt.splits == {"train": 1}
+    assert list(receipt.splits.values()) == [1]
     assert receipt.notes[0].startswith("one patient only")
+    scan(tmp_path / "a" / "two.nii.gz", 2)
+    later = index(tmp_path / "a", tmp_path / "c", card=Card(name="x", patient="(one|two)"))
+    assert later.splits.keys() >= receipt.splits.keys()  # a newcomer moves nobody
 
 
 def test_no_archive_and_an_empty_one(tmp_path):
@@ -258,3 +263,30 @@ def test_every_series_of_the_real_dicom_folder_is_accounted_for(real_data, tmp_p
     assert (receipt.volumes, receipt.patients, receipt.by_modality) == (11, 3, {"CT": 1, "MR": 10})
     assert cohort.volumes.groupby("series_pid").size().sort_values().tolist() == [1] * 8 + [3]
     assert set(cohort.volumes.query("split_by == 'b_value'")["n_sources"]) == {19}
+
+
+def test_a_cohort_keeps_its_key(scan, tmp_path):
+    """Without the key that it was made with, all pseudonyms would be new, and every store and report of it orphaned."""
+    scan(tmp_path / "a" / "v.nii.gz", 1)
+    (tmp_path / "key").write_bytes(bytes(32))
+    (tmp_path / "key").chmod(0o600)
+    index(tmp_path / "a", tmp_path / "c", key_file=tmp_path / "key")
+    before = (tmp_path / "c" / "volumes.parquet").read_bytes()
+    with pytest.raises(UserError, match=r"not the key that the pseudonyms .* --key-file"):
+        index(tmp_path / "a", tmp_path / "c")
+    assert not (tmp_path / "c" / "phi" / "key").exists()
+    (tmp_path / "other").write_bytes(bytes(31) + b"x")
+    with pytest.raises(UserError, match="other: not the key"):
+        index(tmp_path / "a", tmp_path / "c", key_file=tmp_path / "other")
+    index(tmp_path / "a", tmp_path / "c", key_file=tmp_path / "key")
+    assert (tmp_path / "c" / "volumes.parquet").read_bytes() == before
+
+
+def test_a_cohort_is_passed_on_without_what_identifies(scan, tmp_path):
+    scan(tmp_path / "a" / "v.nii.gz", 1)
+    index(tmp_path / "a", tmp_path / "c")
+    shutil.copytree(tmp_path / "c", tmp_path / "passed", ignore=shutil.ignore_patterns("phi"))
+    assert len(read_cohort(tmp_path / "passed").volumes) == 1
+    assert "<img" not in write_summary(tmp_path / "passed").read_text()
+    with pytest.raises(UserError, match="ask who made the cohort"):
+        export_nnssl(tmp_path / "passed", tmp_path / "x", name="x")

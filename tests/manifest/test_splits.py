@@ -76,3 +76,11 @@ def test_sites_and_days_from_headers(series, tmp_path):
     for path in (tmp_path / "c").glob("*.*"):
         assert b"Canary" not in path.read_bytes()
         assert b"20200202" not in path.read_bytes()
+
+
+def test_days_that_cannot_be_read_are_told(series, tmp_path):
+    for n, day in enumerate(["20200202", "2020.02.02", "02/02/2020", ""]):
+        series(tmp_path / "a" / f"s{n}", f"P-{n}", StudyDate=day)
+    receipt = index(tmp_path / "a", tmp_path / "c", card=card(test_from="2015-01-01"))
+    assert receipt.splits["test"] == 2
+    assert "2 patients have a study without a readable date, which test_from does not see" in receipt.notes
