@@ -55,7 +55,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How the preamble of a file begins that is a TIFF picture as well, which DICOM allows."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
     """What a file says of itself. Text is "" and numbers are nan where it says nothing.
 

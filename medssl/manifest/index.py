@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,9 +75,10 @@ def index(
         known = read_missing(archive, listed, parts, work=work, progress=progress)
         if any(entry not in known for entry in listed):
             raise UserError(f"{cohort}: parts of the journal of headers cannot be read; run medssl index again")
-        files = [known[entry] for entry in listed] + [unread(*entry) for entry in looked_at.passed_over.items()]
-        found = _found(archive, card, table, files, strict_table)
-        return _write(cohort, key_path, found)
+        files = [known.pop(entry) for entry in listed] + [unread(*entry) for entry in looked_at.passed_over.items()]
+        # Of millions of files nothing is held twice.
+        del known, listed, looked_at
+        return _write(cohort, key_path, _found(archive, card, table, files, strict_table))
 
 
 def read_share(
@@ -182,57 +183,72 @@ def _private(cohort: Path) -> None:
 
 def _write(cohort: Path, key_path: Path, found: Inventory) -> Receipt:
     key = read_key(key_path)
-    volumes, labels, sources = _volumes(found, key)
+    volumes, labels, masks = _volumes(found, key)
     stacks = [(stack, found.told[name]) for name, stack in found.stacks]
     people = patient_rows(volumes, stacks, found.suspects, key, found.card)
-    left_out = {h.path: stack.reason for _, stack in found.stacks if stack.status == "excluded" for h in stack.headers}
-    instances = [instance_row(file, key, left_out.get(file.path, ""), found.archive) for file in found.files]
-    lonely = sorted(found.masks - {str(row["mask_path"]) for row in sources})
-    paths = [_path_row(row, file, found.archive) for row, file in zip(instances, found.files, strict=True)]
-    paths += [_lonely_row(name, key) for name in lonely]
+    lonely = sorted(found.masks - set(masks.values()))
     told = receipt(found, key, (volumes, people, labels, lonely), shared=is_shared(key_path))
     facts = {"card": _digest(found.card), "key": _fingerprint(key), "versions": versions()}
-    content: list[tuple[str, dict[str, str], Rows]] = [
-        ("instances", INSTANCES, _sorted(instances, "instance_pid")),
-        ("volumes", VOLUMES, _sorted(volumes, "volume_id")),
-        ("patients", PATIENTS, people),
-        ("labels", LABELS, _sorted(labels, "volume_id", "name")),
-        ("phi/sources", SOURCES, _sorted(sources, "volume_id", "order")),
-        ("phi/files", FILES, _sorted(paths, "path")),
-    ]
+    further = sorted({name for row in people for name in row} - set(PATIENTS))
     with replacing_all(cohort) as part:
         part.chmod(0o700)
         (part / "phi").mkdir()
-        for name, columns, rows in content:
-            write_table(part / f"{name}.parquet", columns, rows)
+        write_table(part / "instances.parquet", INSTANCES, _instances(found, key), ["instance_pid"])
+        write_table(part / "volumes.parquet", VOLUMES, volumes, ["volume_id"])
+        write_table(part / "patients.parquet", PATIENTS, people, ["patient_pid"], further=further)
+        write_table(part / "labels.parquet", LABELS, labels, ["volume_id", "name"])
+        write_table(part / "phi/sources.parquet", SOURCES, _sources(found, masks), ["volume_id", "order"])
+        write_table(part / "phi/files.parquet", FILES, _paths(found, key, lonely), ["path"])
+        tables = {path.relative_to(part).as_posix(): checksum(path) for path in sorted(part.rglob("*.parquet"))}
         for path in (part / "phi").iterdir():
             path.chmod(0o600)
-        tables = {f"{name}.parquet": checksum(part / f"{name}.parquet") for name, *_ in content}
         write_json(part / RECEIPT, {**asdict(told), **facts, "tables": tables})
     return told
 
 
-def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, Rows]:
-    """The rows of the volumes, in the order of the stacks, of their labels and of their source files."""
+def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, dict[str, str]]:
+    """The rows of the volumes, in the order of the stacks, those of their labels, and their label maps by volume id."""
     card, splits = found.card, _splits(found)
     volumes: Rows = []
     labels: Rows = []
-    sources: Rows = []
-    place = str(found.archive.resolve())
-    files = {file.path: file for file in found.files}
+    masks: dict[str, str] = {}
     for volume_id, stack in found.stacks:
         first, told = stack.headers[0], found.told[volume_id]
-        mask = _mask(first, stack.role, told, found)
-        volumes.append(volume_row(volume_id, stack, key, told, splits[first.patient_id], has_mask=bool(mask)))
+        masks[volume_id] = _mask(first, stack.role, told, found)
+        split = splits[first.patient_id]
+        volumes.append(volume_row(volume_id, stack, key, told, split, has_mask=bool(masks[volume_id])))
         if stack.status != "excluded":
             labels += label_rows(volume_id, told, found.table.labels, card)
+    return volumes, labels, masks
+
+
+def _instances(found: Inventory, key: bytes) -> Iterator[dict[str, Any]]:
+    left_out = {h.path: stack.reason for _, stack in found.stacks if stack.status == "excluded" for h in stack.headers}
+    for file in found.files:
+        yield instance_row(file, key, left_out.get(file.path, ""), found.archive)
+
+
+def _sources(found: Inventory, masks: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The files of each volume, in their order."""
+    files = {file.path: file for file in found.files}
+    place = str(found.archive.resolve())
+    for volume_id, stack in found.stacks:
         pieces = [piece for header in stack.headers for piece in _pieces(files[header.path])]
         for order, (path, crc32c) in enumerate(pieces):
-            sources.append(
-                {"volume_id": volume_id, "order": order, "path": relative_name(path, found.archive),
-                 "crc32c": crc32c, "mask_path": mask, "archive": place}
-            )  # fmt: skip
-    return volumes, labels, sources
+            yield {
+                "volume_id": volume_id, "order": order, "path": relative_name(path, found.archive),
+                "crc32c": crc32c, "mask_path": masks[volume_id], "archive": place,
+            }  # fmt: skip
+
+
+def _paths(found: Inventory, key: bytes, lonely: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Where each file is, and label maps that belong to no volume."""
+    for row, file in zip(_instances(found, key), found.files, strict=True):
+        known = {name: row[name] for name in ("instance_pid", "status", "reason")}
+        yield {**known, "path": relative_name(file.path, found.archive)}
+    for name in lonely:
+        pid = pseudonym(key, "instance", name)
+        yield {"instance_pid": pid, "path": name, "status": "excluded", "reason": "label map without an image"}
 
 
 def _pieces(file: File) -> list[tuple[Path, int | None]]:
@@ -270,20 +286,6 @@ def _mask(header: Header, role: str, told: Mapping[str, str], found: Inventory) 
     parts = {**about, "stem": stem(header.path), "series_uid": header.series_uid or stem(header.path)}
     name = card.masks.format(**parts).removeprefix("./")
     return name if name in found.masks else ""
-
-
-def _path_row(instance: dict[str, Any], file: File, archive: Path) -> dict[str, Any]:
-    path = relative_name(file.path, archive)
-    return {**{name: instance[name] for name in ("instance_pid", "status", "reason")}, "path": path}
-
-
-def _lonely_row(name: str, key: bytes) -> dict[str, Any]:
-    pid = pseudonym(key, "instance", name)
-    return {"instance_pid": pid, "path": name, "status": "excluded", "reason": "label map without an image"}
-
-
-def _sorted(rows: Sequence[dict[str, Any]], *names: str) -> Rows:
-    return sorted(rows, key=lambda row: tuple(row[name] for name in names))
 
 
 def _digest(card: Card) -> str:

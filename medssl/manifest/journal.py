@@ -12,19 +12,25 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
-from medssl.archive.headers import Header
+from medssl.archive.headers import NAN, Header
 from medssl.atomic import replacing
 from medssl.manifest.card import Card
 from medssl.manifest.rows import Beside, File
 
 Listed = tuple[str, int, int]
 """A file's name relative to the archive, its size in bytes and its time of change in nanoseconds."""
+
+FACTS = tuple(item.name for item in fields(Header) if item.name != "path")
+"""What a header tells, but for where its file is."""
+
+OWN = {"sop_uid", "position", "content_time"}
+"""Facts that differ from slice to slice."""
 
 TRIED_AGAIN = {"CRASHED", "IO_ERROR", "OUT_OF_MEMORY", "TIMEOUT", "XML_PICTURE_MISSING"}
 """Reasons that may be gone in the next run: with other limits, on a disk that is well again, when all has arrived."""
@@ -46,6 +52,7 @@ class Journal:
         import pyarrow.parquet as pq
 
         found: dict[Listed, File] = {}
+        same: dict[Any, Any] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 content = path.read_bytes()
@@ -53,7 +60,7 @@ class Journal:
                 continue
             if not path.stem.endswith(f"-{google_crc32c.value(content):08x}"):
                 continue
-            for listed, file in _rows(archive, pq.read_table(pa.BufferReader(content)).to_pylist()):
+            for listed, file in _rows(archive, pq.read_table(pa.BufferReader(content)).to_pylist(), same):
                 if listed not in found or file.reason not in TRIED_AGAIN:
                     found[listed] = file
         return found
@@ -107,7 +114,7 @@ def _schema() -> Any:
 
 def _row(listed: Listed, file: File) -> dict[str, Any]:
     name, size, mtime_ns = listed
-    told = {key: value for key, value in vars(file.header).items() if key != "path"} if file.header else None
+    told = {key: getattr(file.header, key) for key in FACTS} if file.header else None
     return {
         "name": os.fsencode(name), "size": size, "mtime_ns": mtime_ns, "crc32c": file.crc32c, "digest": file.digest,
         "reason": file.reason, "header": json.dumps(told) if told else None,
@@ -115,12 +122,13 @@ def _row(listed: Listed, file: File) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rows(archive: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[Listed, File]]:
+def _rows(archive: Path, rows: list[dict[str, Any]], same: dict[Any, Any]) -> Iterator[tuple[Listed, File]]:
+    """Files as they were listed. What the slices of a series have in common is held once: `same` collects it."""
     for row in rows:
         name = os.fsdecode(row["name"])
         beside = _tuples(json.loads(row["beside"] or "[]"))
         if all(_is_there(archive / name, part) for part in beside):
-            yield (name, row["size"], row["mtime_ns"]), _file(archive / name, row, beside)
+            yield (name, row["size"], row["mtime_ns"]), _file(archive / name, row, beside, same)
 
 
 def _is_there(path: Path, part: Beside) -> bool:
@@ -133,13 +141,25 @@ def _is_there(path: Path, part: Beside) -> bool:
     return (told.st_size, told.st_mtime_ns) == (size, mtime_ns)
 
 
-def _file(path: Path, row: dict[str, Any], beside: tuple[Beside, ...]) -> File:
+def _file(path: Path, row: dict[str, Any], beside: tuple[Beside, ...], same: dict[Any, Any]) -> File:
     header = None
     if row["header"] is not None:
-        told = {key: _tuples(value) for key, value in json.loads(row["header"]).items()}
-        header = Header(path=path, **told)
+        told = {key: _tuples(value) for key, value in json.loads(row["header"], parse_constant=_constant).items()}
+        header = Header(path=path, **{key: _shared(key, value, same) for key, value in told.items()})
     told = {name: row[name] for name in ("size", "crc32c", "digest", "reason")}
     return File(path=path, header=header, beside=beside, **told)
+
+
+def _shared(key: str, value: Any, same: dict[Any, Any]) -> Any:
+    """The value that is held for all that are written alike: -0.0 is not 0.0."""
+    if key in OWN or not isinstance(value, str | tuple):
+        return value
+    return same.setdefault(value if isinstance(value, str) else repr(value), value)
+
+
+def _constant(_: str) -> float:
+    """The one nan: numbers in a header are finite or not told."""
+    return NAN
 
 
 def _tuples(value: Any) -> Any:

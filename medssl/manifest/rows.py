@@ -26,7 +26,7 @@ Row = dict[str, Any]
 Beside = tuple[str, int, int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class File:
     """A file as it was read: its checksums (None: not asked for, or not to be had) and its header, or why it has none.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ FILES = {"instance_pid": "string", "path": "string", "status": "string", "reason
 
 RECEIPT = "receipt.json"
 """Moved last: it holds the checksums of the tables that belong together."""
+
+CHUNK = 8192
+"""Rows that are turned into columns at a time."""
 
 PART = ".part"
 """The folder in which a cohort is written before it takes its place; a killed run may leave one, the next removes it."""
@@ -79,8 +83,18 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_table(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
-    """Nothing; `path` holds the rows as Parquet. Equal rows give equal bytes. Columns beyond `columns` are text."""
+def write_table(
+    path: Path,
+    columns: dict[str, str],
+    rows: Iterable[dict[str, Any]],
+    sort_by: Sequence[str],
+    *,
+    further: Sequence[str] = (),
+) -> None:
+    """Nothing; `path` holds the rows as Parquet, sorted. Equal rows give equal bytes. `further` columns are text.
+
+    Rows are taken as they come and held in columns: a row of Python objects takes ten times the memory.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -88,8 +102,11 @@ def write_table(path: Path, columns: dict[str, str], rows: list[dict[str, Any]])
         "string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(),
         "list<int64>": pa.list_(pa.int64()), "list<float64>": pa.list_(pa.float64()),
     }  # fmt: skip
-    further = sorted({name for row in rows for name in row} - set(columns))
     schema = pa.schema(
         [(name, kinds[kind]) for name, kind in columns.items()] + [(name, pa.string()) for name in further]
     )
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
+    waiting = iter(rows)
+    chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
+    table = pa.concat_tables([schema.empty_table(), *(pa.Table.from_pylist(chunk, schema=schema) for chunk in chunks)])
+    table = table.sort_by([(name, "ascending") for name in sort_by]).combine_chunks()
+    pq.write_table(table, path, compression="zstd")
