@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["REASONS", "Refusal", "open_volume"]
 
 
-def open_volume(path: Path | str | Sequence[Path | str], modality: str | None = None) -> Volume:
+def open_volume(
+    path: Path | str | Sequence[Path | str], modality: str | None = None, frames: Sequence[Sequence[int]] = ()
+) -> Volume:
     """The volume in a file, or in a folder or list of files that hold one DICOM volume, in RAS+ mm.
 
     CT comes in HU, MR as scaled by the scanner, OCT as (A-scan, B-scan, depth), a radiograph as (columns, rows, 1) from
-    0 to 1. `modality` (a DICOM code, or "MASK") is for files that do not say it themselves. Raises Refusal with a
+    0 to 1. `modality` (a DICOM code, or "MASK") is for files that do not say it themselves. `frames`
+    names, for each file, which of its frames are looked at, from 0; nothing means all. Raises Refusal with a
     reason code, UserError when there is nothing or more than one volume.
     """
     from medssl.archive.files import READERS
@@ -37,7 +40,7 @@ def open_volume(path: Path | str | Sequence[Path | str], modality: str | None = 
         for endings, (_, reader) in READERS.items():
             if paths[0].name.lower().endswith(endings):
                 return _named(reader(paths[0]), modality)
-    return _named(_dicom(paths), modality)
+    return _named(_dicom(paths, frames), modality)
 
 
 def _files(path: Path | str | Sequence[Path | str]) -> list[Path]:
@@ -60,11 +63,18 @@ def _named(volume: Volume, modality: str | None) -> Volume:
     return replace(volume, modality=modality, unit={"MASK": "label", "CT": "HU"}.get(modality, volume.unit))
 
 
-def _dicom(paths: list[Path]) -> Volume:
+def _dicom(paths: list[Path], frames: Sequence[Sequence[int]]) -> Volume:
     from medssl.archive.headers import read_header
     from medssl.archive.series import assemble
 
-    stacks = assemble([read_header(path) for path in paths])
+    chosen: dict[Path, list[int]] = {path: [] for path in paths}
+    for path, some in zip(paths, frames or [()] * len(paths), strict=True):
+        chosen[path] += some
+    headers = [replace(read_header(path), frames=tuple(some)) for path, some in chosen.items()]
+    for header in headers:
+        if header.frames and not 0 <= min(header.frames) <= max(header.frames) < header.n_frames:
+            raise UserError(f"{header.path}: has frames 0 to {header.n_frames - 1}; other ones were asked for")
+    stacks = assemble(headers)
     kept = [stack for stack in stacks if stack.status != "excluded"]
     if not kept:
         raise Refusal(stacks[0].reason, paths[0].parent.name if len(paths) > 1 else paths[0].name)
@@ -84,16 +94,13 @@ def read_stack(stack: Stack) -> Volume:
     from medssl.volume import Volume
 
     reader = {"CT": ct, "MR": mr, "OPT": oct, "DX": xray, "CR": xray, "MG": xray}[stack.modality]
-    found = [reader.values(read_dataset(header.path), header.path.name) for header in stack.headers]
-    values, real = (np.concatenate([_as_frames(pair[n]) for pair in found]) for n in (0, 1))
-    first = stack.headers[0]
-    if first.frames:
-        order = _frame_order(first)
-        values, real = values[order], real[order]
+    paths = dict.fromkeys(header.path for header in stack.headers)
+    found = {path: reader.values(read_dataset(path), path.name) for path in paths}
+    values, real = (np.concatenate([_frames(found[h.path][n], h) for h in stack.headers]) for n in (0, 1))
     # (slice, row, column) as DICOM stores it; a raster of B-scans is (B-scan, depth, A-scan).
     axes = (2, 0, 1) if stack.modality == "OPT" else (2, 1, 0)
     if stack.affine is None:
-        raise Refusal("BAD_GEOMETRY", first.path.name)
+        raise Refusal("BAD_GEOMETRY", stack.headers[0].path.name)
     valid = real.transpose(axes)
     return Volume(
         np.ascontiguousarray(values.transpose(axes))[None], stack.affine, stack.modality, reader.UNIT,
@@ -101,14 +108,7 @@ def read_stack(stack: Stack) -> Volume:
     )  # fmt: skip
 
 
-def _as_frames(values: np.ndarray) -> np.ndarray:
-    return values[None] if values.ndim == 2 else values
-
-
-def _frame_order(header: Header) -> np.ndarray:
-    """Stored frame numbers in the order of their positions along the normal."""
-    import numpy as np
-
-    cosines = np.array(header.orientation)
-    normal = np.cross(cosines[:3], cosines[3:])
-    return np.argsort(np.array(header.frames) @ normal, kind="stable")
+def _frames(values: np.ndarray, header: Header) -> np.ndarray:
+    """The frames of a file that a header stands for, in its order."""
+    frames = values[None] if values.ndim == 2 else values
+    return frames[list(header.frames)] if header.frames else frames

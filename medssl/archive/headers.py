@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medssl.archive import scanners
 from medssl.archive.reasons import Refusal
+from medssl.archive.slices import of_frames
 from medssl.archive.sop_classes import FOR_PROCESSING, PICTURE_SOPS, VOLUME_SOPS, route
 from medssl.archive.subject import age_of, sex_of
-from medssl.archive.tags import NAN, Facts, converted, first_item, items, number, numbers, text, to_float, words
+from medssl.archive.tags import NAN, Facts, converted, number, numbers, text, to_float
 from medssl.archive.walker import FIRST_BYTES, walk
 
 __all__ = [
@@ -36,9 +36,6 @@ LONGEST_AXIS, MOST_FRAMES = 16_384, 20_000
 MOST_PACKED = 1100
 """How many bytes of picture a byte of file may stand for; no codec packs a real picture as tightly."""
 
-SAME_COSINES = 1e-3
-"""Distance of direction cosines below which two frames of a file have one orientation."""
-
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
 """Transfer syntaxes whose pixel bytes are stored as they are."""
 
@@ -59,13 +56,17 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 class Header:
     """What a file says of itself. Text is "" and numbers are nan where it says nothing.
 
-    `position`, `orientation` and `pixel_spacing` are DICOM's (LPS mm, row then column); a multi-frame file has one
-    entry of `frames` for each of its frames (position) in stored order. Files that are not DICOM have no identifiers
-    and carry their whole geometry in `shape` and `affine` (16 numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`,
+    `position`, `orientation` and `pixel_spacing` are DICOM's (LPS mm, row then column). What differs between the frames
+    of a multi-frame file is in `varying`, as the name of a field and its value for each frame in stored order, and the
+    field itself is empty; a header that stands for some of the frames names them, from 0, in `frames`. `location` is
+    where an OCT frame's first and last column are on a picture of the eye, the `localizer` (row, column, row, column in
+    its pixels). Files that are not DICOM have no identifiers and carry their whole geometry in `shape` and `affine` (16
+    numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`,
     `body_part`, `laterality` and `view_position` hold words of closed lists only; `patient_id`, `institution`,
     `description`, `race`, `contrast`, `study_date`, `content_time` and the uids are the file's own and must not be
     written anywhere. `intent` is "presentation" or "processing" for radiographs, `parts` names further files in the same
-    folder that the image is in, `flags` are codes of what was odd and tolerated (TAG_INVALID with the keyword), and
+    folder that the image is in, `concatenation` (its uid), `first_frame` and `n_parts` (0: not told) say which part a
+    file is of an image in several, `flags` are codes of what was odd and tolerated (TAG_INVALID with the keyword), and
     `parse_path` is "fast" or "pydicom", whichever parser read it.
     """
 
@@ -96,13 +97,21 @@ class Header:
     position: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
     pixel_spacing: tuple[float, ...] | None = None
-    frames: tuple[tuple[float, ...], ...] = ()
+    varying: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    frames: tuple[int, ...] = ()
+    concatenation: str = ""
+    first_frame: int = 0
+    n_parts: int = 0
+    location: tuple[float, ...] | None = None
+    localizer: str = ""
     instance_number: int | None = None
     echo_time: float = NAN
     repetition_time: float = NAN
     b_value: float = NAN
     gradient: tuple[float, ...] | None = None
+    stack: str = ""
     temporal: str = ""
+    trigger: str = ""
     acquisition: str = ""
     content_time: str = ""
     component: str = ""
@@ -178,16 +187,14 @@ def _parsed(path: Path, size: int) -> Facts:
 
 def _header(path: Path, size: int, facts: Facts) -> Header:
     told, invalid = converted(facts.raw)
-    told |= facts.sequences
     modality = route(path.name, told)
     sop = text(told, "SOPClassUID") or text(told, "MediaStorageSOPClassUID")
     rows, columns = int(number(told, "Rows", 0)), int(number(told, "Columns", 0))
     n_frames = int(number(told, "NumberOfFrames", 1)) or 1
     _check_pixels(path, facts, (rows, columns, n_frames), number(told, "BitsAllocated", 8))
-    frame = frame_geometry(told)
+    slices, varying = of_frames(facts, told, invalid, n_frames)
     age_years, age_source = age_of(told)
     instance = number(told, "InstanceNumber", NAN)
-    laterality = frame["laterality"] or text(told, "ImageLaterality") or text(told, "Laterality")
     picture = sop in PICTURE_SOPS
     return Header(
         path=path, size=size, kind="dicom", modality=modality, sop_class_uid=sop, transfer_syntax=facts.syntax,
@@ -198,23 +205,16 @@ def _header(path: Path, size: int, facts: Facts) -> Header:
         model=scanners.model(text(told, "ManufacturerModelName")),
         institution=text(told, "InstitutionName"),
         body_part=scanners.listed(text(told, "BodyPartExamined"), scanners.BODY_PARTS),
-        laterality=scanners.listed(laterality, scanners.SIDES),
         view_position=scanners.listed(text(told, "ViewPosition"), scanners.VIEWS),
-        n_frames=n_frames, rows=rows, columns=columns, image_type=words(told, "ImageType"),
-        frame_of_reference=text(told, "FrameOfReferenceUID"),
-        position=numbers(told, "ImagePositionPatient", 3), orientation=frame["orientation"],
-        pixel_spacing=frame["spacing"], frames=frame["positions"],
+        n_frames=n_frames, rows=rows, columns=columns,
+        frame_of_reference=text(told, "FrameOfReferenceUID"), varying=varying,
+        concatenation=text(told, "ConcatenationUID"), first_frame=int(number(told, "ConcatenationFrameOffsetNumber", 0)),
+        n_parts=int(number(told, "InConcatenationTotalNumber", 0)),
         instance_number=int(instance) if math.isfinite(instance) else None,
-        echo_time=number(told, "EchoTime", NAN), repetition_time=number(told, "RepetitionTime", NAN),
-        b_value=b_value(told), temporal=text(told, "TemporalPositionIdentifier") or text(told, "TriggerTime"),
-        gradient=numbers(told, "DiffusionGradientOrientation", 3), content_time=text(told, "ContentTime"),
-        component=text(told, "ComplexImageComponent"), kvp=number(told, "KVP", NAN),
-        contrast=text(told, "ContrastBolusAgent"), study_date=text(told, "StudyDate"),
-        acquisition=text(told, "AcquisitionNumber"), kernel=scanners.kernel(text(told, "ConvolutionKernel")),
-        description=text(told, "SeriesDescription"), rescale_type=text(told, "RescaleType"),
-        spacing_source=frame["source"], oriented=modality in ("CT", "MR"),
+        study_date=text(told, "StudyDate"), description=text(told, "SeriesDescription"),
+        oriented=modality in ("CT", "MR"),
         intent=("processing" if sop in FOR_PROCESSING else "presentation") if picture else "",
-        flags=_flags(facts, invalid), parse_path=facts.parse_path,
+        flags=_flags(facts, invalid), parse_path=facts.parse_path, **slices,
     )  # fmt: skip
 
 
@@ -242,54 +242,3 @@ def _check_pixels(path: Path, facts: Facts, shape: tuple[int, int, int], bits: f
         raise Refusal("PIXELDATA_TRUNCATED", path.name, f"{pixels.left} bytes")
     elif expected > pixels.left * MOST_PACKED:
         raise Refusal("TOO_LARGE", path.name, f"{voxels} voxels in {pixels.left} bytes")
-
-
-def frame_geometry(data: Any) -> dict[str, Any]:
-    """Pixel spacing, orientation, frame positions and laterality, from the data set or its functional groups."""
-    spacing, source = numbers(data, "PixelSpacing", 2), "header"
-    imager = numbers(data, "ImagerPixelSpacing", 2)
-    if spacing is None and imager is not None:
-        factor = number(data, "EstimatedRadiographicMagnificationFactor", 1.0) or 1.0
-        spacing = tuple(mm / factor for mm in imager)
-    orientation, laterality = numbers(data, "ImageOrientationPatient", 6), ""
-    turned, positions = False, []
-    shared = list(items(data, "SharedFunctionalGroupsSequence"))
-    each = list(items(data, "PerFrameFunctionalGroupsSequence"))
-    for group in [*shared, *each]:
-        spacing = spacing or numbers(first_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
-        found = numbers(first_item(group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-        turned = turned or bool(orientation and found and math.dist(orientation, found) > SAME_COSINES)
-        orientation = orientation or found
-        laterality = laterality or text(first_item(group, "FrameAnatomySequence"), "FrameLaterality")
-    for group in each:
-        place = numbers(first_item(group, "PlanePositionSequence"), "ImagePositionPatient", 3)
-        if place is not None:
-            positions.append(place)
-    if spacing is None:
-        source = "unknown"
-    if turned:  # crossed or radial frames have no orientation in common
-        orientation = None
-    return {
-        "spacing": spacing, "orientation": orientation, "laterality": laterality, "positions": tuple(positions),
-        "source": source,
-    }  # fmt: skip
-
-
-B_VALUES = (
-    ("SiemensHeader", "SIEMENS", "SiemensBValue"), ("GEHeader", "GEMS", "GEBValue"),
-    ("PhilipsHeader", "PHILIPS", "PhilipsBValue"), ("UIHHeader", "IMAGE PRIVATE", "UIHBValue"),
-)  # fmt: skip
-"""Private elements: whose they are, how that name begins, and the one that holds the diffusion weighting."""
-
-
-def b_value(data: Any) -> float:
-    """Diffusion weighting in s/mm2 from the standard tag, vendors' private ones or the sequence name; nan if none."""
-    standard = number(data, "DiffusionBValue", NAN)
-    if math.isfinite(standard):
-        return standard
-    for owner, name, element in B_VALUES:
-        if name in text(data, owner).upper() and element in data:
-            found = number(data, element, NAN)
-            return found % 100_000 if element == "GEBValue" else found  # GE adds a flag of 1e9
-    named = re.search(r"ep_b(\d+)", text(data, "SequenceName"))
-    return float(named.group(1)) if named else NAN

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from medssl.archive.reasons import Refusal
-from medssl.archive.tags import NUMBERS, TAGS, Facts, Pixels
+from medssl.archive.tags import (
+    CONVERTED,
+    GROUP_TAGS,
+    GROUPS_OF_EACH,
+    MACROS,
+    NUMBERS,
+    OF_FRAMES,
+    SHARED_GROUPS,
+    TAGS,
+    Facts,
+    Pixels,
+)
 from medssl.archive.walker import pixels_at
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -83,7 +94,7 @@ def _pieces(path: Path, file: BinaryIO) -> Iterator[bytes]:
 def _facts(file: BinaryIO, size: int) -> Facts:
     import pydicom
 
-    wanted = [tag for tag, _ in TAGS.values()]
+    wanted = [SHARED_GROUPS, GROUPS_OF_EACH, *(tag for tag, _ in TAGS.values())]
     with pydicom.config.disable_value_validation():
         data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=wanted)
     syntax = str(data.file_meta.get("TransferSyntaxUID", ""))
@@ -91,18 +102,38 @@ def _facts(file: BinaryIO, size: int) -> Facts:
     if not syntax:
         syntax = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
     media = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
-    raw, sequences = {"MediaStorageSOPClassUID": media.encode("ascii", "replace")}, {}
+    raw = {"MediaStorageSOPClassUID": media.encode("ascii", "replace")}
     for name, (tag, kind) in TAGS.items():
-        if tag not in data:
-            continue
-        if kind == "sequence":
-            sequences[name] = data[tag].value
-        else:
+        if tag in data:
             raw[name] = _bytes(data.get_item(tag).value, kind, little=bool(little))
+    shared, each = ([_told(group, little=bool(little)) for group in _items(data, tag)]
+                    for tag in (SHARED_GROUPS, GROUPS_OF_EACH))  # fmt: skip
+    for group in shared[:1]:
+        raw |= group
     return Facts(
         raw=raw, syntax=syntax, pixels=_pixels(file, size, little=bool(little)),
-        parse_path="pydicom", preamble=data.preamble or b"", sequences=sequences,
+        parse_path="pydicom", preamble=data.preamble or b"", frames=tuple(each),
     )  # fmt: skip
+
+
+def _told(group: Any, *, little: bool) -> dict[str, bytes]:
+    """What a functional group says, by name; the macros of the group count before what was converted."""
+    found: dict[str, bytes] = {}
+    for tag in sorted(group.keys(), key=lambda tag: (tag not in CONVERTED, tag)):
+        if tag in MACROS:
+            for item in _items(group, tag)[:1]:
+                found |= _told(item, little=little)
+        elif tag in IN_GROUPS:
+            name, kind = IN_GROUPS[tag]
+            found[name] = _bytes(group.get_item(tag).value, kind, little=little)
+    return found
+
+
+IN_GROUPS = {tag: (name, kind) for name, (tag, kind) in {**TAGS, **GROUP_TAGS}.items() if name in OF_FRAMES}
+
+
+def _items(data: Any, tag: int) -> list[Any]:
+    return list(data[tag].value or ()) if tag in data else []
 
 
 def _bytes(value: Any, kind: str, *, little: bool) -> bytes:

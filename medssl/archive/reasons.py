@@ -9,6 +9,7 @@ REASONS = {
     "BAD_GEOMETRY": "Orientation, position or spacing is missing or impossible; export the series again.",
     "BURNED_IN": "The pixels carry burned-in text, which may name the patient; clean them first.",
     "COLOR_IMAGE": "A colour picture; only grey values are read.",
+    "CONCATENATION_INCOMPLETE": "A file of an image in several files (a concatenation) is missing; fetch the series again.",
     "CRASHED": "Reading the file ended the process that read it; fetch the file again.",
     "DECODER_MISSING": "No installed decoder reads this transfer syntax; see `pip install medssl`'s decoders.",
     "DECODING_FAILED": "The compressed pixels cannot be decoded; fetch the file again.",

@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from medssl.archive.bpmri import role_of
+from medssl.archive.frames import incomplete, joined, located, slices_of
 from medssl.archive.headers import PICTURE_SOPS, Header
 
 SLICE_GAP_TOLERANCE = 0.01
@@ -40,12 +41,15 @@ SPLITS: dict[str, Callable[[Header], object]] = {
     "echo_time": lambda h: h.echo_time,
     "image_type": lambda h: h.image_type[2:],
     "component": lambda h: h.component,
+    "stack": lambda h: h.stack,
     "temporal": lambda h: h.temporal,
+    "trigger": lambda h: h.trigger,
     "acquisition": lambda h: h.acquisition,
     "kernel": lambda h: h.kernel,
     "energy": lambda h: h.kvp,
     "contrast": lambda h: h.contrast,
     "time": lambda h: h.content_time,
+    "instance": lambda h: (h.concatenation or h.sop_uid) if h.n_frames > 1 else "",
 }
 """What may tell slices at one position apart, in the order in which it is tried."""
 
@@ -57,7 +61,9 @@ MOST_SPLITS = 3
 class Stack:
     """The files of one volume in order along the normal, or of what was left out, with the reason.
 
-    `affine` maps (column, row, slice) to RAS+ mm. `status` is "ok", "warn" or "excluded".
+    A header of a multi-frame file names its `frames` that belong to the volume, in their order; where the frames of
+    several files lie between each other there is a header for each piece. `affine` maps (column, row, slice) to RAS+
+    mm. `status` is "ok", "warn" or "excluded".
     """
 
     headers: tuple[Header, ...]
@@ -82,11 +88,12 @@ def assemble(headers: Sequence[Header]) -> list[Stack]:
             stacks.append(_left_out([header], "PART_OF_SCAN"))
         elif header.kind != "dicom":
             stacks.append(_file_stack(header))
-        elif header.sop_class_uid in PICTURE_SOPS or header.n_frames > 1 or header.modality == "OPT":
-            stacks.append(_frame_stack(header))
+        elif header.sop_class_uid in PICTURE_SOPS:
+            stacks.append(_picture(header))
         else:
+            alone = (header.concatenation or str(header.path)) if header.modality == "OPT" else ""
             key = (header.study_uid, header.series_uid, header.frame_of_reference, header.rows, header.columns,
-                   header.sop_class_uid)  # fmt: skip
+                   header.sop_class_uid, alone)  # fmt: skip
             groups.setdefault(key, []).append(header)
     for group in groups.values():
         stacks.extend(_series(group))
@@ -108,36 +115,14 @@ def _left_out(headers: Sequence[Header], reason: str, split_by: str = "") -> Sta
     )
 
 
-def _frame_stack(header: Header) -> Stack:
-    """A radiograph, or a multi-frame file whose frames are the slices."""
-    if header.sop_class_uid in PICTURE_SOPS:
-        if header.n_frames > 1:
-            return _left_out([header], "NDIM")
-        row, column = header.pixel_spacing or (1.0, 1.0)
-        return Stack(
-            headers=(header,), shape=(header.columns, header.rows, 1), affine=np.diag([column, row, 1.0, 1.0]),
-            modality=header.modality, spacing_source=header.spacing_source, oriented=False,
-        )  # fmt: skip
-    if len(header.frames) != header.n_frames or header.orientation is None or header.pixel_spacing is None:
-        return _left_out([header], "OCT_NON_RASTER" if header.modality == "OPT" else "BAD_GEOMETRY")
-    slices = [replace(header, position=place) for place in header.frames]
-    stack = _validated(slices, "", 2)
-    if stack.status == "excluded":
-        reason = "OCT_NON_RASTER" if header.modality == "OPT" else stack.reason
-        return _left_out([header], reason)
-    if header.modality == "OPT":
-        return _raster(header, stack)
-    return replace(stack, headers=(header,), role=role_of([header]))
-
-
-def _raster(header: Header, stack: Stack) -> Stack:
-    """An OCT raster: I along the A-scans, J over the B-scans, K into the depth; the world is the scanner's."""
-    depth, across = header.pixel_spacing or (1.0, 1.0)
-    assert stack.affine is not None
-    step = float(np.linalg.norm(stack.affine[:3, 2]))
-    return replace(
-        stack, headers=(header,), shape=(header.columns, header.n_frames, header.rows),
-        affine=np.diag([across, step, depth, 1.0]), oriented=False, status="ok", reason="",
+def _picture(header: Header) -> Stack:
+    """A radiograph."""
+    if header.n_frames > 1:
+        return _left_out([header], "NDIM")
+    row, column = header.pixel_spacing or (1.0, 1.0)
+    return Stack(
+        headers=(header,), shape=(header.columns, header.rows, 1), affine=np.diag([column, row, 1.0, 1.0]),
+        modality=header.modality, spacing_source=header.spacing_source, oriented=False,
     )  # fmt: skip
 
 
@@ -154,23 +139,63 @@ def _series(headers: list[Header]) -> list[Stack]:
             stacks.append(_left_out([header], "DUP_INSTANCE"))
         else:
             known[header.sop_uid or str(header.path)] = header
-    return stacks + _by_orientation(list(known.values()))
+    for uid in sorted(incomplete(list(known.values()))):
+        parts = [name for name, header in known.items() if header.concatenation == uid]
+        stacks.append(_left_out([known.pop(name) for name in parts], "CONCATENATION_INCOMPLETE"))
+    slices = [one for header in known.values() for one in slices_of(header)]
+    if slices:
+        found = [_raster(slices)] if slices[0].modality == "OPT" else _by_orientation(slices)
+        stacks += [replace(stack, headers=joined(stack.headers)) for stack in found]
+    return stacks
+
+
+def _raster(scans: list[Header]) -> Stack:
+    """An OCT raster: I along the A-scans, J over the B-scans, K into the depth; the world is the scanner's."""
+    if any(scan.position is None for scan in scans):
+        scans = located(scans)
+    if len(_alike(scans)) != 1 or any(map(_is_lost, scans)):
+        return _left_out(scans, "OCT_NON_RASTER")
+    stack = _validated(scans, "", 2)
+    if stack.affine is None:
+        return _left_out(scans, "OCT_NON_RASTER")
+    first = scans[0]
+    depth, across = first.pixel_spacing or (1.0, 1.0)
+    step = float(np.linalg.norm(stack.affine[:3, 2]))
+    return replace(
+        stack, shape=(first.columns, len(scans), first.rows), affine=np.diag([across, step, depth, 1.0]),
+        oriented=False, status="ok", reason="",
+    )  # fmt: skip
+
+
+def _is_lost(header: Header) -> bool:
+    return header.orientation is None or header.position is None or header.pixel_spacing is None
+
+
+def _alike(headers: Sequence[Header]) -> list[list[Header]]:
+    """Slices that are somewhere, those of one orientation and pixel size together."""
+    groups: dict[object, list[Header]] = {}
+    places: dict[object, object] = {}  # what was said -> the first of those that say nearly the same
+    for header in headers:
+        if _is_lost(header):
+            continue
+        said = (header.orientation, header.pixel_spacing)
+        if said not in places:
+            same = (name for name, group in groups.items() if _is_alike(group[0], header))
+            places[said] = next(same, said)
+        groups.setdefault(places[said], []).append(header)
+    return list(groups.values())
+
+
+def _is_alike(header: Header, other: Header) -> bool:
+    turned = np.abs(np.subtract(header.orientation or (), other.orientation or ())).max()
+    return bool(turned < COSINE_TOLERANCE) and np.allclose(
+        header.pixel_spacing or (), other.pixel_spacing or (), rtol=1e-4
+    )
 
 
 def _by_orientation(headers: list[Header]) -> list[Stack]:
-    groups: list[list[Header]] = []
-    lost = [h for h in headers if h.orientation is None or h.position is None or h.pixel_spacing is None]
-    for header in headers:
-        if header in lost:
-            continue
-        for group in groups:
-            one, other = np.array(group[0].orientation), np.array(header.orientation)
-            same_spacing = np.allclose(group[0].pixel_spacing or (), header.pixel_spacing or (), rtol=1e-4)
-            if np.abs(one - other).max() < COSINE_TOLERANCE and same_spacing:
-                group.append(header)
-                break
-        else:
-            groups.append([header])
+    lost = list(filter(_is_lost, headers))
+    groups = _alike(headers)
     stacks = [_left_out(lost, "BAD_GEOMETRY")] if lost else []
     split_by = "orientation" if len(groups) > 1 else ""
     fewest = FEWEST_OF_SEVERAL_ORIENTATIONS if split_by else FEWEST_SLICES
@@ -185,25 +210,35 @@ def _by_tags(headers: list[Header], split_by: str, fewest: int) -> list[Stack]:
     Where no tags do so without a remainder, the fewest that tell the slices at each position apart: one of the volumes
     lacks a slice, the others are kept.
     """
-    if not _is_sound(headers[0]) or not _repeats(headers):
-        return [_with_role(_validated(headers, split_by, fewest))]
+    if not _is_sound(headers[0]) or not _repeats(_places(headers)):
+        whole = _with_role(_validated(headers, split_by, fewest))
+        if whole.status != "excluded" or len({header.stack for header in headers}) == 1:
+            return [whole]
+        # Stacks of one file that lie beside each other; those that continue each other are one volume.
+        apart = _parted(headers, ("stack",), split_by, fewest)
+        return apart if any(stack.status != "excluded" for stack in apart) else [whole]
     partly: list[Stack] = []
     telling = [name for name, of in SPLITS.items() if len({str(of(header)) for header in headers}) > 1]
     for count in range(1, MOST_SPLITS + 1):
         for names in combinations(telling, count):
-            parts: dict[tuple[str, ...], list[Header]] = {}
-            for header in headers:
-                parts.setdefault(tuple(str(SPLITS[name](header)) for name in names), []).append(header)
-            if any(_repeats(part) for part in parts.values()):
-                continue
-            label = "+".join(filter(None, [split_by, *names]))
-            stacks = [_with_role(_validated(part, label, fewest)) for _, part in sorted(parts.items())]
+            stacks = _parted(headers, names, split_by, fewest)
             kept = [stack for stack in stacks if stack.status != "excluded"]
-            if len(kept) == len(stacks):
+            if kept and len(kept) == len(stacks):
                 return stacks
             if kept and not partly:
                 partly = stacks
     return partly or [_left_out(headers, "AMBIGUOUS_STACK", split_by)]
+
+
+def _parted(headers: list[Header], names: tuple[str, ...], split_by: str, fewest: int) -> list[Stack]:
+    """A stack for each set of values of some tags; none where positions still repeat."""
+    parts: dict[tuple[str, ...], list[Header]] = {}
+    for header in headers:
+        parts.setdefault(tuple([str(SPLITS[name](header)) for name in names]), []).append(header)
+    if any(_repeats(_places(part)) for part in parts.values()):
+        return []
+    label = "+".join(filter(None, [split_by, *names]))
+    return [_with_role(_validated(part, label, fewest)) for _, part in sorted(parts.items())]
 
 
 def _with_role(stack: Stack) -> Stack:
@@ -215,9 +250,13 @@ def _normal(header: Header) -> np.ndarray:
     return np.cross(cosines[:3], cosines[3:])
 
 
-def _repeats(headers: Sequence[Header]) -> bool:
-    places = np.sort([np.dot(header.position or (), _normal(headers[0])) for header in headers])
-    return bool((np.diff(places) < SAME_POSITION_MM).any())
+def _places(headers: Sequence[Header]) -> np.ndarray:
+    """Millimetres along the normal of the first."""
+    return np.array([header.position for header in headers]) @ _normal(headers[0])
+
+
+def _repeats(places: np.ndarray) -> bool:
+    return bool((np.diff(np.sort(places)) < SAME_POSITION_MM).any())
 
 
 def _is_sound(header: Header) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 NAN = float("nan")
@@ -39,7 +39,8 @@ TAGS = {
     "ImagePositionPatient": (0x00200032, "decimal"), "ImageOrientationPatient": (0x00200037, "decimal"),
     "FrameOfReferenceUID": (0x00200052, "text"), "Laterality": (0x00200060, "text"),
     "ImageLaterality": (0x00200062, "text"), "TemporalPositionIdentifier": (0x00200100, "text"),
-    "ConcatenationUID": (0x00209161, "text"),
+    "ConcatenationUID": (0x00209161, "text"), "InConcatenationTotalNumber": (0x00209163, "short"),
+    "ConcatenationFrameOffsetNumber": (0x00209228, "long"),
     "SamplesPerPixel": (0x00280002, "short"), "PhotometricInterpretation": (0x00280004, "text"),
     "NumberOfFrames": (0x00280008, "decimal"), "Rows": (0x00280010, "short"), "Columns": (0x00280011, "short"),
     "PixelSpacing": (0x00280030, "decimal"), "BitsAllocated": (0x00280100, "short"), "BitsStored": (0x00280101, "short"),
@@ -49,14 +50,48 @@ TAGS = {
     "GEHeader": (0x00430010, "text"), "GEBValue": (0x00431039, "decimal"),
     "UIHHeader": (0x00650010, "text"), "UIHBValue": (0x00651009, "double"),
     "PhilipsHeader": (0x20010010, "text"), "PhilipsBValue": (0x20011003, "float"),
-    "SharedFunctionalGroupsSequence": (0x52009229, "sequence"),
-    "PerFrameFunctionalGroupsSequence": (0x52009230, "sequence"),
 }  # fmt: skip
 """Name -> tag and how its bytes are understood, whatever representation (VR) the file claims. The names are DICOM's
 keywords, except for private elements: of a vendor's header and of the diffusion weighting in it.
 """
 
-NUMBERS = {"short": struct.Struct("<H"), "float": struct.Struct("<f"), "double": struct.Struct("<d")}
+SHARED_GROUPS, GROUPS_OF_EACH = 0x52009229, 0x52009230
+"""The sequences that hold the functional groups of all frames of a file, and of each."""
+
+GROUP_TAGS = {
+    "ReferencedSOPInstanceUID": (0x00081155, "text"), "FrameType": (0x00089007, "text"),
+    "EffectiveEchoTime": (0x00189082, "double"), "FrameReferenceDateTime": (0x00189151, "text"),
+    "StackID": (0x00209056, "text"), "FrameLaterality": (0x00209072, "text"),
+    "TemporalPositionIndex": (0x00209128, "long"), "NominalCardiacTriggerDelayTime": (0x00209153, "double"),
+    "FrameAcquisitionNumber": (0x00209156, "short"), "TemporalPositionTimeOffset": (0x0020930D, "double"),
+    "ReferenceCoordinates": (0x00220032, "float"), "OphthalmicImageOrientation": (0x00220039, "text"),
+}  # fmt: skip
+"""Elements that only functional groups have, as in TAGS."""
+
+CONVERTED = (0x00209170, 0x00209171)
+"""Sequences with what no functional group has a place for, from the single slices that a file was converted from."""
+
+MACROS = frozenset({
+    0x00189076, 0x00189112, 0x00189114, 0x00189117, 0x00189118, 0x00189226, 0x00189314, 0x00189325, 0x00189329,
+    0x00209071, 0x00209111, 0x00209113, 0x00209116, 0x00209310, 0x00220031, 0x00289110, 0x00289145, *CONVERTED,
+})  # fmt: skip
+"""Sequences in functional groups that are looked into (PS3.3 C.7.6.16, C.8.13.5, C.8.15.3, C.8.17.10): of diffusion, MR
+timing, echo, cardiac phase and frame type; of CT reconstruction, X-rays and frame type; of anatomy, content, position,
+orientation, time, place on a picture of the eye, pixel size and rescaling.
+"""
+
+OF_FRAMES = frozenset({
+    "ComplexImageComponent", "ContrastBolusAgent", "SequenceName", "KVP", "RepetitionTime", "EchoTime",
+    "TriggerTime", "ConvolutionKernel", "DiffusionBValue", "DiffusionGradientOrientation", "SiemensHeader",
+    "SiemensBValue", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "TemporalPositionIdentifier", "RescaleType", "GEHeader", "GEBValue", "UIHHeader", "UIHBValue", "PhilipsHeader",
+    "PhilipsBValue", *GROUP_TAGS,
+})  # fmt: skip
+"""What may be said of a frame; the rest is of the file."""
+
+NUMBERS = {
+    "short": struct.Struct("<H"), "long": struct.Struct("<I"), "float": struct.Struct("<f"), "double": struct.Struct("<d"),
+}  # fmt: skip
 """Binary representations of one value."""
 
 CODECS = {
@@ -84,6 +119,7 @@ class Pixels:
 class Facts:
     """The elements of TAGS that a file holds, by name, as little-endian bytes, as whichever parser found them.
 
+    `frames` holds what the functional groups say of each frame, in stored order; what they say of all is in `raw`.
     `parse_path` is "fast" or "pydicom"; `preamble` is the 128 bytes before the magic word, if there are any.
     """
 
@@ -92,7 +128,7 @@ class Facts:
     pixels: Pixels | None
     parse_path: str
     preamble: bytes = b""
-    sequences: Mapping[str, Any] = field(default_factory=dict)
+    frames: tuple[Mapping[str, bytes], ...] = ()
 
 
 def converted(raw: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
@@ -122,7 +158,7 @@ def converted(raw: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
     return values, invalid
 
 
-KINDS = {name: kind for name, (_, kind) in TAGS.items()}
+KINDS = {name: kind for name, (_, kind) in {**TAGS, **GROUP_TAGS}.items()}
 
 
 def _codec(raw: Mapping[str, bytes]) -> str:
@@ -172,17 +208,6 @@ def numbers(data: Any, name: str, count: int) -> tuple[float, ...] | None:
 def words(data: Any, name: str) -> tuple[str, ...]:
     """The values of a tag of several words, in capitals."""
     return tuple([part.strip(" \0") for part in text(data, name).upper().split("\\")]) if name in data else ()
-
-
-def items(data: Any, name: str) -> Iterator[Any]:
-    """The items of a sequence, none when it is absent."""
-    yield from data.get(name) or ()
-
-
-def first_item(data: Any, name: str) -> Any:
-    """The first item of a sequence, None when there is none."""
-    value = data.get(name)
-    return value[0] if value else None
 
 
 def to_float(value: Any) -> float:

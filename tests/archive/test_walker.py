@@ -210,7 +210,7 @@ def test_several_frames_are_for_the_general_parser(tmp_path, write_frames):
     assert read_header(path).parse_path == "pydicom"
     one = write_frames(tmp_path / "one.dcm", np.zeros((1, 4, 5), np.int16), "enhanced CT", [(7, 0, 0)])
     header = read_header(one)
-    assert (header.parse_path, header.frames) == ("pydicom", ((7, 0, 0),))
+    assert (header.parse_path, header.position) == ("pydicom", (7, 0, 0))
 
 
 def test_several_frames_without_places_too(tmp_path, write_dicom):

@@ -1,0 +1,85 @@
+"""What is said of a single slice: by the file that holds it or, for one of many frames, by its functional groups."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from medssl.archive import scanners
+from medssl.archive.tags import NAN, Facts, converted, number, numbers, text, words
+
+
+def of_frames(
+    facts: Facts, told: dict[str, Any], invalid: list[str], n_frames: int
+) -> tuple[dict[str, Any], tuple[tuple[str, tuple[Any, ...]], ...]]:
+    """The fields that all frames have in common, and those that differ, with the value of each frame.
+
+    Frames that are not described one by one have only what the file says of all; names of odd elements join `invalid`.
+    """
+    if len(facts.frames) != n_frames:
+        return of_slice(told), ()
+    frames = []
+    for raw in facts.frames:
+        own, odd = converted(raw)
+        invalid += [name for name in odd if name not in invalid]
+        frames.append(of_slice(told | own))
+    columns = {name: tuple([frame[name] for frame in frames]) for name in frames[0]}
+    common = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
+    return common, tuple((name, values) for name, values in columns.items() if name not in common)
+
+
+def of_slice(told: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a header that may differ between the frames of a file; `told` is of one slice or frame."""
+    spacing = numbers(told, "PixelSpacing", 2)
+    if spacing is None and (imager := numbers(told, "ImagerPixelSpacing", 2)):
+        factor = number(told, "EstimatedRadiographicMagnificationFactor", 1.0) or 1.0
+        spacing = tuple(mm / factor for mm in imager)
+    straight = text(told, "OphthalmicImageOrientation") in ("", "LINEAR")
+    sides = text(told, "FrameLaterality") or text(told, "ImageLaterality") or text(told, "Laterality")
+    return {
+        "position": numbers(told, "ImagePositionPatient", 3), "orientation": numbers(told, "ImageOrientationPatient", 6),
+        "pixel_spacing": spacing, "spacing_source": "header" if spacing else "unknown",
+        "location": numbers(told, "ReferenceCoordinates", 4) if straight else None,
+        "localizer": text(told, "ReferencedSOPInstanceUID"),
+        "laterality": scanners.listed(sides, scanners.SIDES),
+        "image_type": words(told, "FrameType") or words(told, "ImageType"),
+        "echo_time": number(told, "EffectiveEchoTime", number(told, "EchoTime", NAN)),
+        "repetition_time": number(told, "RepetitionTime", NAN),
+        "b_value": b_value(told), "gradient": numbers(told, "DiffusionGradientOrientation", 3),
+        "stack": text(told, "StackID"),
+        "temporal": _counted(told, "TemporalPositionIndex") or text(told, "TemporalPositionIdentifier"),
+        "trigger": _counted(told, "NominalCardiacTriggerDelayTime") or _counted(told, "TemporalPositionTimeOffset")
+        or text(told, "TriggerTime"),
+        "acquisition": _counted(told, "FrameAcquisitionNumber") or text(told, "AcquisitionNumber"),
+        "content_time": text(told, "FrameReferenceDateTime") or text(told, "ContentTime"),
+        "component": text(told, "ComplexImageComponent"), "kvp": number(told, "KVP", NAN),
+        "contrast": text(told, "ContrastBolusAgent"), "kernel": scanners.kernel(text(told, "ConvolutionKernel")),
+        "rescale_type": text(told, "RescaleType"),
+    }  # fmt: skip
+
+
+def _counted(told: dict[str, Any], name: str) -> str:
+    """A number as text, "" when it is absent."""
+    found = number(told, name, NAN)
+    return f"{found:g}" if math.isfinite(found) else ""
+
+
+B_VALUES = (
+    ("SiemensHeader", "SIEMENS", "SiemensBValue"), ("GEHeader", "GEMS", "GEBValue"),
+    ("PhilipsHeader", "PHILIPS", "PhilipsBValue"), ("UIHHeader", "IMAGE PRIVATE", "UIHBValue"),
+)  # fmt: skip
+"""Private elements: whose they are, how that name begins, and the one that holds the diffusion weighting."""
+
+
+def b_value(data: Any) -> float:
+    """Diffusion weighting in s/mm2 from the standard tag, vendors' private ones or the sequence name; nan if none."""
+    standard = number(data, "DiffusionBValue", NAN)
+    if math.isfinite(standard):
+        return standard
+    for owner, name, element in B_VALUES:
+        if name in text(data, owner).upper() and element in data:
+            found = number(data, element, NAN)
+            return found % 100_000 if element == "GEBValue" else found  # GE adds a flag of 1e9
+    named = re.search(r"ep_b(\d+)", text(data, "SequenceName"))
+    return float(named.group(1)) if named else NAN
