@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from medssl.archive import Refusal, open_volume
-from medssl.store.shards import Damaged, read_array, shard_path, write_array
+from medssl.store.layout import Damaged
+from medssl.store.shards import read_array, shard_path, write_array
 
 
 def mutated(content, rng):

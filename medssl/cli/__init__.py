@@ -46,7 +46,7 @@ def _code_of(error: Exception) -> int:
     """The exit code of a mistake that we have words for; any other error is raised again, with its traceback."""
     # Only here: the rooms' imports would cost every --help half a second.
     from medssl.archive.reasons import Refusal
-    from medssl.store.shards import Damaged
+    from medssl.store.layout import Damaged
 
     if isinstance(error, UserError | Refusal):
         return BAD_INPUT

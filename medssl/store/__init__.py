@@ -1,6 +1,6 @@
 """The store: prepared volumes on disk, one of the two doors between the rooms. Written once, read by position.
 
-store.json                        settings, versions, digest of the cohort; written last
+store.json                        settings, versions, digest of the cohort, checksums of the tables; written last
 volumes.parquet                   the cohort's rows of the volumes, and what was done to each
 fingerprint.json                  sizes, voxels and intensities by modality and site; what `medssl plan` reads
 patients.parquet, labels.parquet  as in the cohort
@@ -10,9 +10,9 @@ arrays/VOLUME_ID/row.json         what was done to this volume; makes an interru
 """
 
 from medssl.store.integrity import Verdict, verify
+from medssl.store.layout import Damaged
 from medssl.store.prepare import Receipt, prepare, prepare_share
 from medssl.store.reader import Store, open_store
 from medssl.store.settings import Preparation
-from medssl.store.shards import Damaged
 
 __all__ = ["Damaged", "Preparation", "Receipt", "Store", "Verdict", "open_store", "prepare", "prepare_share", "verify"]

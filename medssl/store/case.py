@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -16,9 +15,10 @@ import numpy as np
 from medssl.atomic import write_json
 from medssl.store.channels import Channel, own_channel, partner_channel, valid_mask
 from medssl.store.grids import mask_on_grid, put_on_grid
+from medssl.store.layout import Damaged
 from medssl.store.reasons import Unusable
 from medssl.store.settings import GROUPS, Preparation
-from medssl.store.shards import move_folder, write_array
+from medssl.store.shards import index_checksum, move_folder, write_array
 from medssl.volume import Volume
 
 ROW = "row.json"
@@ -27,8 +27,11 @@ ROW = "row.json"
 EVERY_ROW = ("volume_id", "preparation_hash", "has_mask", "has_valid", "prepared_status", "prepared_reason", "detail")
 """Columns of every row, of prepared volumes and of others."""
 
-RETRIED = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-"""Errors of a disk or network that may be gone the next time."""
+ARRAYS = {"image": "array", "mask": "mask", "valid": "valid"}
+"""The arrays that a volume may have, and what the names of their columns start with."""
+
+TRIED_AGAIN = {"MASK_IO_ERROR"}
+"""Reasons of rows with arrays that may be gone in the next run. What has no arrays is always tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,8 @@ class Part:
 class Case:
     """A volume to be prepared: where it comes from, where it goes, and what the cohort says of it.
 
-    `parts` become further channels on its grid, in their order.
+    `parts` become further channels on its grid, in their order. `mask_checksum` is of the label map's file, None where
+    there is none that can be read.
     """
 
     volume_id: str
@@ -57,6 +61,7 @@ class Case:
     sources: tuple[Path, ...]
     checksums: tuple[int | None, ...]
     mask: Path | None
+    mask_checksum: int | None = None
     parts: tuple[Part, ...] = ()
     settings: Preparation
     preparation_hash: str
@@ -100,6 +105,7 @@ def prepare_case(case: Case) -> Row:
 def code_of(error: Exception) -> str:
     """The reason code of whatever went wrong while reading. The text of foreign errors may name a patient: not kept."""
     from medssl.archive.reasons import Refusal
+    from medssl.manifest.reading import FAILING
 
     if isinstance(error, Unusable | Refusal):
         return str(error.code)
@@ -107,7 +113,7 @@ def code_of(error: Exception) -> str:
         return "SOURCE_MISSING"
     if isinstance(error, MemoryError):
         return "TOO_LARGE"
-    return "IO_ERROR" if isinstance(error, OSError) and error.errno in RETRIED else "UNREADABLE"
+    return "IO_ERROR" if isinstance(error, OSError) and error.errno in FAILING else "UNREADABLE"
 
 
 def failed(case: Case, code: str, *, detail: str = "") -> Row:
@@ -121,10 +127,29 @@ def left_out(volume_id: str, code: str) -> Row:
 
 
 def read_row(folder: Path) -> Row | None:
-    """What was done to the volume in a folder; None when nothing complete is there."""
+    """What was done to the volume in a folder; None when nothing complete is there, or nothing that can be read."""
     try:
-        return json.loads((folder / ROW).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        row = json.loads((folder / ROW).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def row_there(case: Case) -> Row | None:
+    """The row of a case that needs no preparing: its arrays are there, made as it asks, with the table of chunks that
+    was written with each. Their voxels are not read: `verify` does that.
+    """
+    row = read_row(case.folder)
+    if row is None or row.get("preparation_hash") != case.preparation_hash or row.get("prepared_reason") in TRIED_AGAIN:
+        return None
+    if row.get("prepared_reason") == "MASK_MISSING" and case.mask_checksum is not None:
+        return None  # it was gone only while the volume was prepared
+    names = [
+        (name, f"{column}_index_crc32c") for name, column in ARRAYS.items() if row.get(f"{column}_crc32c") is not None
+    ]
+    try:
+        return row if all(index_checksum(case.folder / name) == row.get(column) for name, column in names) else None
+    except (Damaged, OSError):
         return None
 
 
@@ -151,14 +176,17 @@ def _mask(case: Case, image: Volume, grid: Volume) -> tuple[np.ndarray | None, s
 
     if case.mask is None:
         return None, ""
-    if not case.mask.exists():
-        return None, "MASK_MISSING"
     try:
+        case.mask.read_bytes()  # a failing disk shows here as what it is; a decoder may call it a damaged file
         return mask_on_grid(open_volume(case.mask, modality="MASK"), image=image, grid=grid), ""
+    except FileNotFoundError:
+        return None, "MASK_MISSING"
     except Unusable as error:
         return None, error.code
-    except Exception:
-        return None, "MASK_UNREADABLE"
+    except MemoryError:
+        raise
+    except Exception as error:
+        return None, "MASK_IO_ERROR" if code_of(error) == "IO_ERROR" else "MASK_UNREADABLE"
 
 
 def _row(
@@ -177,6 +205,7 @@ def _row(
         "offset": first.scale.offset,
         "scale": first.scale.scale,
         "has_mask": mask is not None,
+        "mask_file_crc32c": case.mask_checksum,
         "mask_labels": [] if mask is None else [int(value) for value in np.unique(mask) if value],
         "prepared_status": "warn" if mask_reason else "ok",
         "prepared_reason": mask_reason,
@@ -195,8 +224,8 @@ def _write(case: Case, row: dict[str, object], arrays: Mapping[str, np.ndarray |
     row["has_valid"] = arrays["valid"] is not None
     try:
         for name, array in arrays.items():
-            crc = write_array(part / name, array) if array is not None else None
-            row[f"{'array' if name == 'image' else name}_crc32c"] = crc
+            row[f"{ARRAYS[name]}_crc32c"] = write_array(part / name, array) if array is not None else None
+            row[f"{ARRAYS[name]}_index_crc32c"] = index_checksum(part / name) if array is not None else None
         write_json(part / ROW, row)
         move_folder(part, case.folder)
     finally:

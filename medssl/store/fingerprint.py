@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from nibabel.orientations import io_orientation
 
-from medssl.errors import UserError
+from medssl.store.tables import Facts, read_tables
 
 AT = (0, 10, 50, 90, 100)
 """Percentiles that describe a distribution over volumes."""
@@ -23,21 +23,19 @@ AT = (0, 10, 50, 90, 100)
 DIGITS = 6
 """Significant digits that are kept, so that the last bit of a sum is no difference."""
 
-Facts = dict[str, Any]
-
 
 def fingerprint(store: Path | str) -> Facts:
     """What the volumes of a store are like, by DICOM modality code; equal for equal stores, ready for JSON.
 
-    An empty store gives no modality. Raises UserError where there is no table of volumes.
+    An empty store gives no modality. Raises what `open_store` raises.
     """
-    path = Path(store)
-    try:
-        table = pd.read_parquet(path / "volumes.parquet")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no store; run medssl prepare COHORT -o {path}") from None
-    table = table[table["status"] != "excluded"].sort_values("volume_id")
-    rows = [_row(facts, path) for facts in table.to_dict("records")]
+    return described(read_tables(Path(store))[0], Path(store))
+
+
+def described(volumes: pd.DataFrame, store: Path) -> Facts:
+    """The fingerprint from the table of volumes, of which `store` has the arrays."""
+    table = volumes[volumes["status"] != "excluded"].sort_values("volume_id")
+    rows = [_row(facts, store) for facts in table.to_dict("records")]
     modalities = sorted({row["modality"] for row in rows})
     return {"format": 1, "modalities": {m: _modality([r for r in rows if r["modality"] == m]) for m in modalities}}
 

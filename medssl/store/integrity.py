@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import errorcode
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 DAMAGE = {
     "ARRAY_DAMAGED": "Voxels are missing or fail their checksum; remove the volume's folder and run medssl prepare again.",
-    "ARRAY_OF_ANOTHER_RUN": "The voxels are whole but not those that the table tells of; run medssl prepare again.",
+    "ARRAY_OF_ANOTHER_RUN": "The voxels are whole but not those that the table tells of; remove the volume's folder and "
+    "run medssl prepare again.",
+    "ARRAY_UNREADABLE": "The disk or network failed, or allowed no reading; verify again when it is well.",
     "ORPHAN": "Voxels that no row of the table tells of, of an older cohort or settings; remove the folder.",
     "ROW_DAMAGED": "The volume's row.json is missing or cannot be read; run medssl prepare again.",
 }
@@ -149,7 +152,8 @@ def _arrays(
 def _array(store: Store, row: Mapping[Any, Any]) -> tuple[Finding | None, Sketch | None]:
     """What is wrong with a volume's arrays, if anything, and the sketch of its image. Every byte of them is read."""
     from medssl.store.case import read_row
-    from medssl.store.shards import Damaged, checksum
+    from medssl.store.layout import Damaged
+    from medssl.store.shards import checksum
     from medssl.store.twins import sketch
 
     name = str(row["volume_id"])
@@ -164,6 +168,8 @@ def _array(store: Store, row: Mapping[Any, Any]) -> tuple[Finding | None, Sketch
                 found[f"{other}_crc32c"] = checksum(store.read(name, other))
     except Damaged as damaged:
         return Finding("ARRAY_DAMAGED", (name,), damaged.code), None
+    except OSError as error:
+        return Finding("ARRAY_UNREADABLE", (name,), errorcode.get(error.errno or 0, "")), None
     if any(row[column] != value or told.get(column) != value for column, value in found.items()):
         return Finding("ARRAY_OF_ANOTHER_RUN", (name,)), None
     return None, sketch(image)

@@ -7,7 +7,6 @@ and store.json come last. A run that was stopped, for whatever reason, goes on w
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import shutil
@@ -15,36 +14,24 @@ import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import google_crc32c
 import pandas as pd
 
-from medssl.atomic import replacing, sweep, write_json
+from medssl.atomic import sweep
 from medssl.errors import UserError
 from medssl.lock import writing
 from medssl.progress import Progress, silent
-from medssl.store.case import EVERY_ROW, Case, Part, Row, failed, left_out, prepare_case, read_row
-from medssl.store.fingerprint import fingerprint
+from medssl.store.case import Case, Part, Row, failed, left_out, prepare_case, read_row, row_there
+from medssl.store.fingerprint import described
 from medssl.store.pairing import Pairing, pair
 from medssl.store.reasons import meaning
 from medssl.store.settings import GROUPS, METHOD, MODALITIES, Preparation
+from medssl.store.tables import RECORD, volumes_table, write_tables
 from medssl.units import HERE, Work, map_units
-
-if TYPE_CHECKING:
-    from medssl.manifest import Cohort
 
 BYTES_PER_VOXEL, COMPRESSION = 2, 2.7
 """Of prepared voxels: float16, and how well Blosc packs the images of scanners (measured 2.2 to 2.9)."""
-
-WHOLE_NUMBERS = ("array_crc32c", "mask_crc32c", "valid_crc32c", "channels")
-LISTS = (
-    "prepared_shape", "prepared_spacing", "prepared_affine", "mask_labels",
-    "channel_facts", "channel_volumes", "channel_overlap",
-)  # fmt: skip
-"""Columns that need a type of their own where some volumes have no value."""
-
-PACKAGES = ("medssl", "numpy", "scipy", "SimpleITK", "zarr", "numcodecs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +80,7 @@ def prepare(
         for place in store, store / "arrays":
             sweep(place)
         if _settings_there(store) not in (None, _plain(settings)):
-            (store / "store.json").unlink()  # from here on the arrays are of two kinds: not a store until all are made
+            (store / RECORD).unlink()  # from here on the arrays are of two kinds: not a store until all are made
         selected, pairing = _selected(content.volumes, settings)
         cases = _cases(selected, pairing, cohort, store, settings)
         there, missing = _divided(cases)
@@ -101,10 +88,8 @@ def prepare(
         fresh = map_units(prepare_case, missing, work, failed=_ended)
         rows = [*there.values(), *progress(fresh, "preparing", len(cases), len(there))]
         rows += [left_out(volume_id, code) for volume_id, code in pairing.left_out.items()]
-        volumes = _table(content.volumes, rows)
-        _write_tables(store, volumes, content)
-        write_json(store / "fingerprint.json", fingerprint(store))
-        write_json(store / "store.json", _record(content, volumes, settings))
+        volumes = volumes_table(content.volumes, rows)
+        write_tables(store, content, volumes, described(volumes, store), settings)
     usable = volumes["status"] != "excluded"
     reasons = Counter(code for row in rows if (code := str(row["prepared_reason"])))
     return Receipt(
@@ -137,7 +122,7 @@ def prepare_share(
     with writing(store, "medssl prepare", share=True):
         (store / "arrays").mkdir(exist_ok=True)
         if _settings_there(store) not in (None, _plain(settings)):
-            (store / "store.json").unlink(missing_ok=True)  # as in `prepare`; another share may be faster
+            (store / RECORD).unlink(missing_ok=True)  # as in `prepare`; another share may be faster
         selected, pairing = _selected(read_cohort(cohort).volumes, settings)
         cases = [
             case
@@ -153,7 +138,7 @@ def prepare_share(
 
 def _divided(cases: list[Case]) -> tuple[dict[str, Row], list[Case]]:
     """The rows of the volumes that are there already, and the cases that are not."""
-    there = {case.volume_id: row for case in cases if (row := _row_there(case))}
+    there = {case.volume_id: row for case in cases if (row := row_there(case))}
     return there, [case for case in cases if case.volume_id not in there]
 
 
@@ -186,7 +171,7 @@ def _voxels(case: Case) -> float:
 def _settings_there(store: Path) -> object:
     """The settings that the store was made with; None when it is new or unfinished."""
     try:
-        return json.loads((store / "store.json").read_text(encoding="utf-8"))["settings"]
+        return json.loads((store / RECORD).read_text(encoding="utf-8"))["settings"]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -218,6 +203,8 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
     cases = []
     for row in apart.to_dict("records"):
         sources, checksums, mask = files[row["volume_id"]]
+        folder = store / "arrays" / row["volume_id"]
+        mask_checksum = _checksum(mask, folder)
         parts = tuple(
             Part(**asdict(other), shape=shapes[other.volume_id], sources=paths, checksums=crcs)
             for other in pairing.partners.get(row["volume_id"], ())
@@ -232,10 +219,11 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
                 sources=sources,
                 checksums=checksums,
                 mask=mask,
+                mask_checksum=mask_checksum,
                 parts=parts,
                 settings=settings,
-                preparation_hash=_hash(row["volume_id"], row["modality"], mask, parts, settings),
-                folder=store / "arrays" / row["volume_id"],
+                preparation_hash=_hash(row["volume_id"], row["modality"], mask_checksum, parts, settings),
+                folder=folder,
             )
         )
     return cases
@@ -254,70 +242,29 @@ def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], tuple[int | None
     return files
 
 
-def _hash(volume_id: str, modality: str, mask: Path | None, parts: tuple[Part, ...], settings: Preparation) -> str:
+def _hash(volume_id: str, modality: str, mask: int | None, parts: tuple[Part, ...], settings: Preparation) -> str:
     """What the prepared arrays are a function of: the content of image and label map, the settings and this code."""
     facts = {
         "method": METHOD,
         "volume": volume_id,
         "parts": [[part.role, part.volume_id] for part in parts],
         "settings": settings.concerning(modality),
-        "mask": _checksum(mask),
+        "mask": mask,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:26]
 
 
-def _checksum(mask: Path | None) -> int | None:
-    """The checksum of a label map; None when there is none, or none that can be read: its volume says so."""
+def _checksum(mask: Path | None, folder: Path) -> int | None:
+    """The checksum of a label map's file; None when there is none.
+
+    While it cannot be read it counts as unchanged: arrays made with it are not made again without it.
+    """
     try:
         return google_crc32c.value(mask.read_bytes()) if mask is not None and mask.is_file() else None
     except OSError:
-        return None
-
-
-def _row_there(case: Case) -> Row | None:
-    row = read_row(case.folder)
-    return row if row and row.get("preparation_hash") == case.preparation_hash else None
+        told = (read_row(folder) or {}).get("mask_file_crc32c")
+        return told if isinstance(told, int) else None
 
 
 def _ended(case: Case, code: str) -> Row:
     return failed(case, code)
-
-
-def _table(volumes: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
-    """The cohort's rows of the volumes that were tried, sorted by id, with what was done to each."""
-    done = pd.DataFrame(rows, columns=None if rows else list(EVERY_ROW))
-    done = done.astype({name: "Int64" for name in WHOLE_NUMBERS if name in done})
-    lists = [name for name in LISTS if name in done]
-    done[lists] = done[lists].astype(object).where(done[lists].notna(), None)  # Parquet has no list that is NaN
-    told = [name for name in done.columns if name != "volume_id"]
-    table = volumes.drop(columns=told, errors="ignore").merge(done, on="volume_id", validate="one_to_one")
-    table = table.sort_values("volume_id", ignore_index=True)
-    worse = table["prepared_status"] != "ok"
-    table["status"] = table["prepared_status"].where(worse, table["status"])
-    table["reason"] = table["prepared_reason"].where(worse, table["reason"])
-    return table.drop(columns=["prepared_status", "prepared_reason"])
-
-
-def _write_tables(store: Path, volumes: pd.DataFrame, content: Cohort) -> None:
-    ids = set(volumes["volume_id"])
-    tables = {
-        "volumes": volumes,
-        "patients": content.patients,
-        "labels": content.labels[content.labels["volume_id"].isin(ids)],
-    }
-    for name, table in tables.items():
-        with replacing(store / f"{name}.parquet") as part:
-            table.to_parquet(part, index=False)
-
-
-def _record(content: Cohort, volumes: pd.DataFrame, settings: Preparation) -> dict[str, object]:
-    """What store.json says; equal for equal input, so it carries no date."""
-    ids = "\n".join(sorted(content.volumes["volume_id"] + content.volumes["split"]))
-    return {
-        "format": 1,
-        "method": METHOD,
-        "settings": asdict(settings),
-        "cohort": hashlib.sha256(ids.encode()).hexdigest(),
-        "volumes": int((volumes["status"] != "excluded").sum()),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.store.settings import METHOD
 from medssl.store.shards import read_array
+from medssl.store.tables import read_tables
 
 Grid = tuple[tuple[int, int, int], np.ndarray, tuple[str, ...]]
 
@@ -99,28 +98,19 @@ class Store:
 
 
 def open_store(path: Path | str) -> Store:
-    """The store in a folder. Raises UserError when there is none or when its preparation did not finish."""
+    """The store in a folder. Raises UserError when there is none, when its preparation did not finish, and when its tables
+    are damaged or of several runs.
+    """
     path = Path(path)
-    try:
-        method = json.loads((path / "store.json").read_text(encoding="utf-8"))["method"]
-        tables = {name: pd.read_parquet(path / f"{name}.parquet") for name in ("volumes", "patients", "labels")}
-    except FileNotFoundError:
-        state = "an unfinished store" if (path / "arrays").is_dir() else "no store"
-        raise UserError(f"{path}: {state}; run medssl prepare COHORT -o {path}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: its tables cannot be read ({type(error).__name__}); run medssl prepare again"
-        ) from None
-    if method != METHOD:
-        raise UserError(f"{path}: made by method {method} of preparing, this is {METHOD}; run medssl prepare again")
-    usable = tables["volumes"]["status"] != "excluded"
-    volumes = tables["volumes"][usable].reset_index(drop=True)
+    table, patients, labels = read_tables(path)
+    usable = table["status"] != "excluded"
+    volumes = table[usable].reset_index(drop=True)
     return Store(
         path=path.resolve(),
         volumes=volumes,
-        left_out=tables["volumes"][~usable].reset_index(drop=True),
-        patients=tables["patients"],
-        labels=tables["labels"],
+        left_out=table[~usable].reset_index(drop=True),
+        patients=patients,
+        labels=labels,
         grids=_grids(volumes),
     )
 

@@ -3,26 +3,20 @@
 A folder holds `zarr.json` and one shard file, and any Zarr v3 reader opens it. zarr-python writes `zarr.json`; the shard
 has the bytes that zarr-python would give it, in an eighth of its time. `read_array` is our own reader: one `pread` for
 the index, one a chunk, every byte checked before it is decoded. It knows this one layout and refuses all others.
-`zarr.json` has no checksum in the Zarr format, so it carries one of ours among its attributes.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from medssl.atomic import write_text
+from medssl.store.layout import CRC_BYTES, DTYPES, Damaged, Layout, opened, read_layout, sign
 
 CHUNK = 32
 """Edge of an inner chunk in voxels: the least that is read and decoded at once."""
@@ -30,58 +24,8 @@ CHUNK = 32
 LEVEL = 5
 """Effort of the compressor, 1 to 9; above 5 the files hardly shrink and writing takes longer."""
 
-CHECKSUM = "medssl_crc32c"
-"""Attribute of zarr.json that holds the CRC32C of the rest of it."""
-
-LONGEST_HEADER = 1 << 16
-"""Bytes of zarr.json that are read; ours has about 1500."""
-
 ABSENT = 2**64 - 1
 """Offset and size that the index gives for a chunk that holds only the fill value."""
-
-CRC_BYTES = 4
-DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
-INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-
-REMEDIES = {
-    "MISSING": "the file is not there",
-    "HEADER": "the description of the array is damaged or of another layout",
-    "INDEX": "the table of chunks does not match its checksum: the file was cut short or altered",
-    "CHUNK": "the bytes of a chunk do not match their checksum",
-}
-"""What can be wrong with an array on disk, by code."""
-
-
-class Damaged(Exception):
-    """An array on disk is not what was written. `code` is one of REMEDIES, `chunk` its place in the grid of chunks."""
-
-    def __init__(self, code: str, path: str, chunk: tuple[int, ...] = (), detail: str = "") -> None:
-        super().__init__(code, path, chunk, detail)  # all of them, so that it survives pickling between processes
-        self.code, self.path, self.chunk, self.detail = code, path, chunk, detail
-
-    def __str__(self) -> str:
-        where = f" chunk {self.chunk}" if self.chunk else ""
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.path}{where}: {REMEDIES[self.code]}{detail}. Delete this folder and run medssl prepare again."
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What zarr.json says of an array; every field has been checked."""
-
-    shape: tuple[int, ...]
-    chunk: tuple[int, ...]
-    grid: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fill: float
-
-    @property
-    def index_bytes(self) -> int:
-        return 16 * math.prod(self.grid) + CRC_BYTES
-
-    @property
-    def chunk_bytes(self) -> int:
-        return math.prod(self.chunk) * self.dtype.itemsize
 
 
 def write_array(folder: Path, array: np.ndarray) -> int:
@@ -108,7 +52,7 @@ def write_array(folder: Path, array: np.ndarray) -> int:
             fill_value=0,
         )
         _write_shard(shard_path(part), array, chunk)
-        _sign(part / "zarr.json")
+        sign(part / "zarr.json")
         for path in part.rglob("*"):
             flush(path)
         move_folder(part, folder)
@@ -204,82 +148,23 @@ def read_array(folder: Path, start: Sequence[int] | None = None, stop: Sequence[
         )
     out = np.empty([b - a for a, b in zip(low, high, strict=True)], layout.dtype)
     path = shard_path(folder)
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise Damaged("MISSING", str(path)) from None
-    try:
+    with opened(path) as descriptor:
         _fill_box(descriptor, path, layout, (low, high), out)
-    finally:
-        os.close(descriptor)
     return out
 
 
-def read_layout(folder: Path) -> Layout:
-    """Shape, chunks and type of the array in a folder. Raises Damaged for anything but what `write_array` makes."""
-    path = folder / "zarr.json"
-    try:
-        descriptor = os.open(path, os.O_RDONLY)  # `open` asks the system five more questions, at each crop
-    except FileNotFoundError:
-        raise Damaged("MISSING", str(path)) from None
-    try:
-        text = os.read(descriptor, LONGEST_HEADER)
-    finally:
-        os.close(descriptor)
-    try:
-        return _layout(text)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged("HEADER", str(path), (), f"{type(error).__name__}: {error}") from None
+def index_checksum(folder: Path) -> int:
+    """The CRC32C that ends the shard of the array in a folder: of where its chunks begin and how long they are.
 
-
-@lru_cache(maxsize=256)  # by content: volumes of one shape share it, and a changed file is read anew
-def _layout(text: bytes) -> Layout:
-    header = json.loads(text)
-    if header["attributes"].pop(CHECKSUM) != _header_crc(header):
-        raise ValueError("it does not match its checksum")
-    (sharding,) = header["codecs"]
-    inner = sharding["configuration"]
-    shape, chunk = _sizes(header["shape"]), _sizes(inner["chunk_shape"])
-    shard = _sizes(header["chunk_grid"]["configuration"]["chunk_shape"])
-    if header["data_type"] not in DTYPES:
-        raise ValueError(f"data type {header['data_type']!r}")
-    dtype = np.dtype(header["data_type"]).newbyteorder("<")
-    expected = {
-        "zarr_format": 3,
-        "node_type": "array",
-        "storage_transformers": [],
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-    }
-    wrong = [key for key, value in expected.items() if header.get(key, []) != value]
-    whole = all(n <= s and s % c == 0 for n, s, c in zip(shape, shard, chunk, strict=True))
-    names = [codec["name"] for codec in inner["codecs"]]
-    big = inner["codecs"][0].get("configuration", {"endian": "little"}) != {"endian": "little"}
-    if wrong or len(shape) != 4 or not whole or sharding["name"] != "sharding_indexed" or big:
-        raise ValueError(f"not one shard of four axes {wrong}")
-    if names != ["bytes", "blosc", "crc32c"] or inner["index_codecs"] != INDEX_CODECS:
-        raise ValueError(f"codecs {names}")
-    if inner["index_location"] != "end" or header["chunk_grid"]["name"] != "regular":
-        raise ValueError("the index is not at the end, or the grid is not regular")
-    fill = header["fill_value"]
-    if not isinstance(fill, int | float):
-        raise ValueError(f"fill value {fill!r}")
-    return Layout(shape, chunk, tuple(s // c for s, c in zip(shard, chunk, strict=True)), dtype, fill)
-
-
-def _sizes(values: list[int]) -> tuple[int, ...]:
-    if not all(type(n) is int and 0 < n < 2**31 for n in values):
-        raise ValueError(f"sizes {values}")
-    return tuple(values)
-
-
-def _header_crc(header: dict[str, Any]) -> int:
-    return google_crc32c.value(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
-
-
-def _sign(path: Path) -> None:
-    header = json.loads(path.read_text(encoding="utf-8"))
-    header["attributes"] = {CHECKSUM: _header_crc(header)}
-    write_text(path, json.dumps(header, indent=1))
+    Next to the whole checksum it costs nothing, and an array of other voxels hardly ever has the same one. Raises
+    Damaged for an array whose files are missing, cut short or altered outside of its chunks.
+    """
+    layout, path = read_layout(folder), shard_path(folder)
+    with opened(path) as descriptor:
+        index, end = _read_index(descriptor, path, layout)
+        if int(index.sum(axis=-1).max()) != end:
+            raise Damaged("INDEX", str(path), (), "the chunks do not end where it starts")
+    return google_crc32c.value(index.tobytes())
 
 
 def _fill_box(

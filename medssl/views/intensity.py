@@ -48,6 +48,7 @@ BY_MODALITY = {
     "OPT": Intensity(speckle=0.15),
     "DX": Intensity(gain=0.2, gamma=0.3),
     "CR": Intensity(gain=0.2, gamma=0.3),
+    "MG": Intensity(gain=0.2, gamma=0.3),
 }
 """The changes that fit a modality when the recipe names none."""
 

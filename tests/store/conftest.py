@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import google_crc32c
@@ -90,6 +91,13 @@ def ball(shape: tuple[int, int, int] = (20, 24, 16), seed: int = 0) -> np.ndarra
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
     inside = np.linalg.norm(grid - np.array(shape) / 2, axis=-1) < 5
     return (inside * 300 + np.random.default_rng(seed).normal(100, 10, shape)).astype(np.int16)
+
+
+def sign(store: Path) -> None:
+    """Nothing; store.json has the checksums of the tables as they are now, whoever changed them."""
+    told = json.loads((store / "store.json").read_text())
+    told["tables"] = {name: f"{google_crc32c.value((store / name).read_bytes()):08x}" for name in told["tables"]}
+    (store / "store.json").write_text(json.dumps(told))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from medssl.errors import UserError
 from medssl.store import Damaged, Preparation, open_store, prepare
 from medssl.store.shards import shard_path
+from tests.store.conftest import sign
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def test_a_label_is_a_column_and_missing_ones_are_left_out(store):
 def test_a_label_named_like_an_attribute_is_refused(clinic, store):
     labels = pd.read_parquet(clinic.store / "labels.parquet")
     labels.assign(name="sex").to_parquet(clinic.store / "labels.parquet")
+    sign(clinic.store)
     with pytest.raises(UserError, match="rename it in the data card"):
         open_store(clinic.store).rows(label="sex")
 
@@ -84,7 +86,7 @@ def test_what_is_not_there_is_said(store, tmp_path):
         store.shape("nobody")
     with pytest.raises(UserError, match="no store; run medssl prepare"):
         open_store(tmp_path)
-    (store.path / "volumes.parquet").write_bytes(b"PAR1")
+    (store.path / "store.json").write_text("[")
     with pytest.raises(UserError, match="cannot be read"):
         open_store(store.path)
 

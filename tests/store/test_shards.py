@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medssl.store import shards
-from medssl.store.shards import CHECKSUM, Damaged, read_array, shard_path, write_array
+from medssl.store.layout import CHECKSUM, DTYPES, Damaged, _header_crc
+from medssl.store.shards import read_array, shard_path, write_array
 
 SHAPES = [(1, 40, 70, 33), (2, 5, 64, 1), (1, 256, 256, 1), (3, 32, 31, 65)]
 
@@ -29,7 +30,7 @@ def written(request, tmp_path_factory):
     return folder, array
 
 
-@pytest.mark.parametrize("dtype", shards.DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_type_comes_back(tmp_path, dtype):
     array = some_array((2, 33, 4, 40), "int32").astype(dtype)
     write_array(tmp_path / "a", array)
@@ -167,7 +168,7 @@ def test_another_layout_is_refused_even_with_a_checksum(tmp_path, change):
     header = json.loads(path.read_text()) | change
     if isinstance(header["attributes"], dict):
         del header["attributes"][CHECKSUM]
-        header["attributes"][CHECKSUM] = shards._header_crc(header)
+        header["attributes"][CHECKSUM] = _header_crc(header)
     path.write_text(json.dumps(header))
     with pytest.raises(Damaged, match="another layout"):
         read_array(tmp_path / "a")

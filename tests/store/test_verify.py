@@ -1,5 +1,6 @@
 """Planted leaks and planted damage are found, each by its name; a sound store passes."""
 
+import errno
 import json
 import shutil
 
@@ -11,8 +12,9 @@ import pytest
 from medssl.cli import main
 from medssl.errors import UserError
 from medssl.manifest import Card, index
+from medssl.manifest.audit import Finding
 from medssl.store import Preparation, prepare, verify
-from tests.store.conftest import ball
+from tests.store.conftest import ball, sign
 
 SETTINGS = Preparation(mr_spacing=(1.0, 1.0, 1.0))
 
@@ -99,6 +101,7 @@ def test_a_table_that_cannot_be_true(two, clinic, column, value, code):
         if name == "patients":
             table[column] = value
         table.to_parquet(clinic.store / f"{name}.parquet")
+    sign(clinic.store)
     found = {finding.code for finding in verify(clinic.store).faults}
     assert found == ({code, "SPLIT_DIFFERS"} if code == "SPLIT_WORD" else {code})
 
@@ -113,6 +116,7 @@ def test_rows_about_nothing(clinic):
     pd.concat([volumes, volumes]).to_parquet(clinic.store / "volumes.parquet")
     people.assign(patient_pid="somebody").to_parquet(clinic.store / "patients.parquet")
     labels.assign(volume_id="nothing").to_parquet(clinic.store / "labels.parquet")
+    sign(clinic.store)
     found = {(finding.code, finding.things[0]) for finding in verify(clinic.store).faults}
     assert found == {("ID_TWICE", name), ("PATIENT_OF_NOBODY", name), ("LABEL_OF_NOTHING", "nothing")}
 
@@ -144,6 +148,72 @@ def test_arrays_without_a_row_and_rows_without_arrays(clinic):
     shutil.copytree(arrays / first / "image", arrays / third / "image")
     found = {(finding.code, finding.things[0]) for finding in verify(clinic.store).damage}
     assert found == {("ORPHAN", "orphan"), ("ROW_DAMAGED", second), ("ARRAY_OF_ANOTHER_RUN", third)}
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def not_text(path):
+    path.write_bytes(b"\xff\xfe[[[")
+
+
+def a_list(path):
+    path.write_text("[]")
+
+
+def gone(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("harm", [gone, half, a_folder, not_text, a_list])
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [("row.json", "ROW_DAMAGED"), ("image/zarr.json", "ARRAY_DAMAGED"), ("mask/c/0/0/0/0", "ARRAY_DAMAGED")],
+)
+def test_harm_is_a_finding_and_mended_by_preparing_again(clinic, place, code, harm):
+    first, _ = clinic.scan("a", voxels=scene(1)), clinic.mask((ball() > 200).astype(np.uint8))
+    clinic.scan("b", voxels=scene(2))
+    prepare(clinic.write(), clinic.store, settings=SETTINGS)
+    before = content(clinic.store)
+    harm(clinic.store / "arrays" / first / place)
+    assert [(found.code, found.things) for found in verify(clinic.store).damage] == [(code, (first,))]
+    assert prepare(clinic.cohort, clinic.store, settings=SETTINGS).reused == 1
+    assert verify(clinic.store).damage == ()
+    assert content(clinic.store) == before
+
+
+def test_the_array_of_another_run_is_mended_by_preparing_again(clinic):
+    ids = [clinic.scan(name, voxels=scene(n)) for n, name in enumerate("ab")]
+    prepare(clinic.write(), clinic.store, settings=SETTINGS)
+    before = content(clinic.store)
+    one, other = (clinic.store / "arrays" / name / "image" for name in ids)
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    assert [found.code for found in verify(clinic.store).damage] == ["ARRAY_OF_ANOTHER_RUN"]
+    assert prepare(clinic.cohort, clinic.store, settings=SETTINGS).reused == 1
+    assert content(clinic.store) == before
+
+
+def test_a_disk_that_fails_while_verifying_is_no_damage(clinic, monkeypatch):
+    volume = clinic.scan("a", voxels=scene(1))
+    prepare(clinic.write(), clinic.store, settings=SETTINGS)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.pread", fail)
+    assert verify(clinic.store).damage == (Finding("ARRAY_UNREADABLE", (volume,), "EIO"),)
+
+
+def content(store):
+    """What lies in a store, by path."""
+    return {p.relative_to(store): p.read_bytes() for p in store.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
 def test_pretraining_on_those_who_are_judged(clinic, tmp_path):
