@@ -9,7 +9,9 @@ own images only hold orthonormal directions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -26,6 +28,9 @@ EDGE_TOLERANCE = 1e-6
 
 ROUNDING = 1e-9
 """Voxels by which an entry of the map may miss a whole number from rounding alone: the same grid gives the same values."""
+
+BLOCK = 16
+"""Planes that are turned at a time: as many values as a line of the processor's cache holds."""
 
 SHARPEST_BLUR = 0.01
 """Standard deviation in old voxels below which smoothing changes nothing but rounding."""
@@ -58,10 +63,10 @@ def onto_grid(
     if order == "linear":
         voxels = _linear(volume, shape, to_old, lines, valid)
     else:
-        voxels = np.stack([_nearest(channel, shape, to_old, lines) for channel in volume.voxels])
+        voxels = _together([_nearest(channel, shape, to_old, lines) for channel in volume.voxels])
     whole = bool(valid.all())
     if not whole:
-        voxels[:, ~valid] = fill
+        np.copyto(voxels, voxels.dtype.type(fill), where=~valid)
     return voxels, None if whole else valid
 
 
@@ -73,7 +78,9 @@ def _nearest(values: np.ndarray, shape: tuple[int, int, int], to_old: np.ndarray
         np.floor(line.centres + 0.5 + ROUNDING).clip(0, n - 1).astype(int)
         for line, n in zip(lines, values.shape, strict=True)
     ]
-    return values[np.ix_(*wanted)].transpose(np.argsort([line.axis for line in lines]))
+    order = np.argsort([-abs(step) for step in values.strides], kind="stable")  # as they lie in memory
+    found = values.transpose(order)[np.ix_(*(wanted[a] for a in order))]
+    return np.ascontiguousarray(found.transpose(np.argsort([lines[a].axis for a in order])))
 
 
 def _linear(
@@ -82,21 +89,24 @@ def _linear(
     """Float32 voxels (C, *shape), each a mean of the real old voxels around it; where `valid` is False, anything."""
     blur = _blur(to_old)
 
-    def at_centres(values: np.ndarray) -> np.ndarray:
+    def at_centres(values: np.ndarray, real: np.ndarray | None = None) -> np.ndarray:
         if lines is not None:
-            return _by_axes(values, lines, blur)
-        return _sample(_smooth(values.astype(np.float32), blur), shape, to_old, sitk.sitkLinear)
+            return _by_axes(values, lines, blur, real)
+        known = values.astype(np.float32)
+        if real is not None:
+            np.copyto(known, 0, where=~real)
+        return _sample(_smooth(known, blur), shape, to_old, sitk.sitkLinear)
 
     if volume.valid is None or volume.valid.all():
-        return np.stack([at_centres(channel) for channel in volume.voxels])
+        return _together([at_centres(channel) for channel in volume.voxels])
     weight = at_centres(volume.valid)
-    weight[~valid] = 1
-    voxels = []
-    for channel in volume.voxels:
-        known = channel.astype(np.float32)
-        np.copyto(known, 0, where=~volume.valid)
-        voxels.append(at_centres(known) / weight)
-    return np.stack(voxels)
+    np.copyto(weight, 1, where=~valid)
+    return _together([at_centres(channel, volume.valid) / weight for channel in volume.voxels])
+
+
+def _together(channels: list[np.ndarray]) -> np.ndarray:
+    """The channels (I, J, K) as one array (C, I, J, K); a single one is not copied."""
+    return channels[0][None] if len(channels) == 1 else np.stack(channels)
 
 
 def _lines(shape: tuple[int, int, int], to_old: np.ndarray) -> Lines | None:
@@ -118,33 +128,70 @@ def _between(old: tuple[int, int, int], lines: Lines) -> np.ndarray:
     return i[:, None, None] & j[:, None] & k
 
 
-def _by_axes(values: np.ndarray, lines: Lines, blur: np.ndarray) -> np.ndarray:
+def _by_axes(values: np.ndarray, lines: Lines, blur: np.ndarray, real: np.ndarray | None = None) -> np.ndarray:
     """Float32 values at the new centres, C-ordered: each axis smoothed and interpolated by one matrix.
 
-    The axis whose neighbours lie next to each other in memory comes last: products run along whole rows.
+    Where `real` is False a value counts as 0. The axis whose neighbours lie next to each other in memory comes last:
+    products run along whole rows.
     """
-    there = values.astype(np.float32)  # keeps the order of the axes in memory
-    order = [int(a) for a in np.argsort([-step for step in there.strides], kind="stable")]
-    there = np.ascontiguousarray(there.transpose(order))
-    matrices = [_matrix(lines[a], values.shape[a], blur[a]) for a in order]
-    # The data shrink as early as they can: of the two axes that need no transposition, the one that shrinks more is first.
-    growth = [len(lines[a].centres) / values.shape[a] for a in order]
-    first_two: tuple[Literal[0, 1], ...] = (1, 0) if growth[1] < growth[0] else (0, 1)
-    for place in first_two:
-        there = _times(matrices[place], there, place)
-    if matrices[2] is not None:
-        there = np.stack([matrices[2] @ np.ascontiguousarray(plane.T) for plane in there])
-        order = [order[0], order[2], order[1]]
-    return np.ascontiguousarray(there.transpose(np.argsort([lines[a].axis for a in order])))
+    strides = np.empty_like(values, np.float32).strides  # positive, in the order of the axes in memory
+    order = [int(a) for a in np.argsort([-step for step in strides], kind="stable")]
+    there, real = values.transpose(order), None if real is None else real.transpose(order)
+    slow, middle, fast = (_matrix(lines[a], values.shape[a], blur[a]) for a in order)
+    out = np.empty([len(line.centres) for line in sorted(lines, key=lambda line: line.axis)], np.float32)
+    turned = order if fast is None else [order[0], order[2], order[1]]
+    target = out.transpose([lines[a].axis for a in turned])
+    planes = _planes(there, real, slow, middle)
+    for block in _blocks(len(target)):
+        few = islice(planes, block.stop - block.start)
+        target[block] = [plane if fast is None else fast @ np.ascontiguousarray(plane.T) for plane in few]
+    return out
 
 
-def _times(matrix: Any, values: np.ndarray, axis: Literal[0, 1]) -> np.ndarray:
-    """The matrix (new, old) applied along an axis of C-ordered values; the values where there is no matrix."""
-    if matrix is None:
-        return values
-    if axis == 1:
-        return np.stack([matrix @ plane for plane in values])
-    return (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
+def _planes(there: np.ndarray, real: np.ndarray | None, slow: Any, middle: Any) -> Iterator[np.ndarray]:
+    """Each new plane with the two slower axes done, the one that shrinks more first.
+
+    Only what has shrunk is ever held whole: moving it through memory takes longer than the sums.
+    """
+
+    def known(part: Any) -> np.ndarray:
+        found = np.array(there[part], np.float32, order="C")
+        if real is not None:
+            np.copyto(found, 0, where=~real[part])
+        return found
+
+    count, rows, columns = there.shape
+    if slow is None:
+        for n in range(count):
+            yield _times(middle, known(n))
+    elif _growth(middle) < _growth(slow):
+        half = np.empty((count, rows if middle is None else middle.shape[0], columns), np.float32)
+        for n in range(count):
+            # A round field of view is the same in every slice: what is valid need not be smoothed anew for each.
+            again = n and there.dtype == bool and np.array_equal(there[n], there[n - 1])
+            half[n] = half[n - 1] if again else _times(middle, known(n))
+        for block in _blocks(slow.shape[0]):
+            yield from _times(slow[block], half)
+    else:
+        half = np.empty((slow.shape[0], rows, columns), np.float32)
+        for block in _blocks(rows):
+            half[:, block] = _times(slow, known((slice(None), block)))
+        for plane in half:
+            yield _times(middle, plane)
+
+
+def _growth(matrix: Any) -> float:
+    return 1.0 if matrix is None else matrix.shape[0] / matrix.shape[1]
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    """The numbers up to `size`, BLOCK at a time."""
+    return (slice(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK))
+
+
+def _times(matrix: Any, values: np.ndarray) -> np.ndarray:
+    """The matrix (new, old) applied along the first axis of C-ordered values; the values where there is no matrix."""
+    return values if matrix is None else (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
 
 
 def _matrix(line: Line, size: int, sigma: float) -> Any:

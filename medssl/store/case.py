@@ -91,7 +91,7 @@ def prepare_case(case: Case) -> Row:
         detail = type(error).__name__ if code == "UNREADABLE" else ""
         return failed(case, code, detail=" ".join(filter(None, (role, detail))))
     arrays = {
-        "image": np.concatenate([channel.normal.voxels for channel in channels]).astype(np.float16),
+        "image": np.concatenate([channel.normal.voxels.astype(np.float16) for channel in channels]),
         "mask": mask,
         "valid": valid_mask(channels, grid.shape),
     }

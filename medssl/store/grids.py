@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -59,18 +60,20 @@ def without_padding(ct: Volume) -> Volume:
     circle, from the left and right edges as far in as it goes on.
     """
     values = ct.voxels[0]
-    padding = values < AIR_HU - NOISE_HU
+    thinnest = AIR_HU - NOISE_HU
+    # Whole numbers are compared with a whole number: with a fraction, each would be made a 64-bit float first.
+    valid = values >= (math.ceil(thinnest) if values.dtype.kind in "iu" else thinnest)
     width, height, _ = ct.shape
     i, j = (np.arange(n)[:, None] - (n - 1) / 2 for n in (width, height))
-    corners = values[np.hypot(i, j.T) > max(width, height) / 2]
-    fill = corners.flat[0] if width == height and corners.size else np.inf
-    if AIR_HU - NOISE_HU <= fill <= NEVER_TISSUE_HU and (corners == fill).all():
+    outside = np.hypot(i, j.T) > max(width, height) / 2
+    fill = values[0, 0, 0] if width == height and outside.any() else np.inf
+    if thinnest <= fill <= NEVER_TISSUE_HU and (values[outside] == fill).all():
         same = values == fill
-        padding |= np.logical_and.accumulate(same, axis=0)
-        padding |= np.logical_and.accumulate(same[::-1], axis=0)[::-1]
-    if not padding.any():
+        valid &= ~np.logical_and.accumulate(same, axis=0)
+        valid &= ~np.logical_and.accumulate(same[::-1], axis=0)[::-1]
+    if valid.all():
         return ct
-    return replace(ct, valid=~padding if ct.valid is None else ct.valid & ~padding)
+    return replace(ct, valid=valid if ct.valid is None else ct.valid & valid)
 
 
 def letterbox(volume: Volume, pixels: int) -> Volume:

@@ -85,7 +85,7 @@ def normalise(
     real = np.isfinite(voxels)
     if volume.valid is not None:
         real &= volume.valid
-    values = voxels[real]
+    values = voxels.ravel() if real.all() else voxels[real]
     measured = _measure(values, real.size)
     if not values.size or values.min() == values.max():
         reason = "CONSTANT_IMAGE" if values.size else "NO_VALID_VOXELS"
@@ -100,8 +100,10 @@ def normalise(
         scale = robust_scale(values, clip_percentiles)
     else:
         scale = _between(*(stored_range or _wide(values, measured.p0_5, measured.p99_5)), 0.0)
-    clipped = np.clip(np.where(real, voxels, np.float32(scale.low)), scale.low, scale.high)
-    normal = ((clipped - scale.offset) / scale.scale).astype(np.float32)
+    normal = np.where(real, voxels, np.float32(scale.low))
+    np.clip(normal, scale.low, scale.high, out=normal)  # in place: large arrays cost more to come by than to compute
+    normal -= scale.offset
+    normal /= scale.scale
     return Normal(voxels=normal, scale=scale, measured=measured)
 
 
