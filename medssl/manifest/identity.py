@@ -92,7 +92,7 @@ def with_ids(stacks: Sequence[Stack], files: Sequence[File]) -> list[tuple[str, 
     seen: Counter[str] = Counter()
     named = []
     for stack in stacks:
-        content = hashlib.sha256("|".join(sorted(digests[h.path] for h in stack.headers)).encode()).digest()
+        content = hashlib.sha256("|".join(sorted(_said(digests[h.path], h) for h in stack.headers)).encode()).digest()
         name = _letters(content)
         seen[name] += 1
         if seen[name] > 1:
@@ -100,6 +100,12 @@ def with_ids(stacks: Sequence[Stack], files: Sequence[File]) -> list[tuple[str, 
             stack = replace(stack, status="excluded", reason="DUP_INSTANCE")
         named.append((name, stack))
     return named
+
+
+def _said(digest: str, header: Header) -> str:
+    """The content of a file, or of those of its frames that a volume is made of."""
+    part = 0 < len(header.frames) < header.n_frames
+    return " ".join([digest, *map(str, header.frames)]) if part else digest
 
 
 def _letters(digest: bytes) -> str:

@@ -163,7 +163,7 @@ def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
     volumes, labels, sources = _volumes(found, key)
     stacks = [(stack, found.told[name]) for name, stack in found.stacks]
     people = patient_rows(volumes, stacks, key, found.card)
-    left_out = {h.path: stack.reason for _, stack in found.stacks if stack.status == "excluded" for h in stack.headers}
+    left_out = _left_out([stack for _, stack in found.stacks])
     instances = [instance_row(file, key, left_out.get(file.path, ""), found.archive) for file in found.files]
     lonely = sorted(found.masks - {str(row["mask_path"]) for row in sources})
     paths = [_path_row(row, file, found.archive) for row, file in zip(instances, found.files, strict=True)]
@@ -190,6 +190,12 @@ def _write(cohort: Path, key_path: Path, found: _Found) -> Receipt:
     return receipt
 
 
+def _left_out(stacks: list[Stack]) -> dict[Path, str]:
+    """Why files were left out of which no frame is in a volume."""
+    kept = {header.path for stack in stacks if stack.status != "excluded" for header in stack.headers}
+    return {header.path: stack.reason for stack in stacks for header in stack.headers if header.path not in kept}
+
+
 def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
     """The rows of the volumes, in the order of the stacks, of their labels and of their source files."""
     card, splits = found.card, _splits(found)
@@ -207,7 +213,8 @@ def _volumes(found: _Found, key: bytes) -> tuple[Rows, Rows, Rows]:
         for order, header in enumerate(stack.headers):
             sources.append(
                 {"volume_id": volume_id, "order": order, "path": relative_name(header.path, found.archive),
-                 "crc32c": checksums[header.path], "mask_path": mask, "archive": place}
+                 "crc32c": checksums[header.path], "mask_path": mask, "archive": place,
+                 "frames": list(header.frames)}
             )  # fmt: skip
     return volumes, labels, sources
 
