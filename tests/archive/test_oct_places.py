@@ -83,12 +83,7 @@ def test_plane_positions_and_lines_on_the_picture_give_one_order(write, tmp_path
 
 
 def test_positions_count_before_lines(write):
-    both = [
-        {"PlanePositionSequence": [{"ImagePositionPatient": [0, 0, 0.3 * k]}],
-         "PlaneOrientationSequence": [{"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}],
-         **place(line((100 + 10 * k, 200), (0, 1)))}
-        for k in range(4)
-    ]  # fmt: skip
+    both = [{**positioned(k), **place(line((100 + 10 * k, 200), (0, 1)))} for k in range(4)]
     volume = open_volume(write(both))
     assert volume.spacing[1] == pytest.approx(0.3)
     assert volume.spacing_source == "header"
@@ -99,6 +94,11 @@ def test_whole_pixels_are_evened_where_a_missing_scan_would_show(write):
     volume = open_volume(write([place([row, 50, row, 55]) for row in rows]))
     assert volume.spacing[1] == pytest.approx(5.4 * PICTURE_MM)
     assert scans(volume) == [5, 4, 3, 2, 1, 0]
+
+
+def positioned(k):
+    return {"PlanePositionSequence": [{"ImagePositionPatient": [0, 0, 0.3 * k]}],
+            "PlaneOrientationSequence": [{"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}]}  # fmt: skip
 
 
 def circle(n):
@@ -117,11 +117,13 @@ NO_RASTER = {
     "a scan missing, whole pixels": [place([10 * k, 300, 10 * k, 305]) for k in (0, 1, 2, 4, 5, 6)],
     "dense whole pixels": [place([k, 300, k, 305]) for k in (0, 2, 3, 5, 6, 8)],
     "uneven": [place(line((10 * k + 2.5 * (k == 2), 300), (0, 1))) for k in range(6)],
+    "a little uneven": [place(line((10 * k + 0.5 * (k == 2), 300), (0, 1))) for k in range(6)],
     "to and fro": [place(line((10 * k, 300 + LONG * (k % 2)), (0, 1 - 2 * (k % 2)))) for k in range(6)],
     "fan": [place(line((10 * k, 300), (0, 1), LONG + 2 * k)) for k in range(6)],
     "no length": [place([10 * k, 300, 10 * k, 300]) for k in range(6)],
     "two pictures": [place(line((10 * k, 300), (0, 1)), ReferencedSOPInstanceUID=f"1.2.{k}") for k in range(6)],
     "a place missing": [*[place(line((10 * k, 300), (0, 1))) for k in range(5)], {}],
+    "a position missing": [*map(positioned, range(5)), {}],
     "one scan": [place(line((300, 300), (0, 1)))],
 }  # fmt: skip
 
