@@ -67,6 +67,8 @@ def _dicom(paths: list[Path], frames: Sequence[Sequence[int]]) -> Volume:
     from medssl.archive.headers import read_header
     from medssl.archive.series import assemble
 
+    if frames and len(frames) != len(paths):
+        raise UserError(f"frames: {len(frames)} lists for {len(paths)} files; give one for each, empty for all frames")
     chosen: dict[Path, list[int]] = {path: [] for path in paths}
     for path, some in zip(paths, frames or [()] * len(paths), strict=True):
         chosen[path] += some

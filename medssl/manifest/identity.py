@@ -99,7 +99,7 @@ def with_ids(stacks: Sequence[Stack], files: Sequence[File]) -> list[tuple[str, 
     known = {file.path: file for file in files}
     same: dict[bytes, list[Stack]] = {}
     for stack in stacks:
-        digests = sorted(known[header.path].digest for header in stack.headers)
+        digests = sorted(_said(known[header.path].digest, header) for header in stack.headers)
         same.setdefault(hashlib.sha256("|".join(digests).encode()).digest(), []).append(stack)
     names = {}
     for content, copies in same.items():
@@ -140,6 +140,12 @@ def suspects(stacks: Iterable[Stack], most_studies: int) -> dict[str, str]:
 
 def _tells_birth(header: Header) -> bool:
     return not math.isnan(header.age_years) and re.fullmatch(r"\d{4}.*", header.study_date) is not None
+
+
+def _said(digest: str, header: Header) -> str:
+    """The content of a file, or of those of its frames that a volume is made of."""
+    part = 0 < len(header.frames) < header.n_frames
+    return " ".join([digest, *map(str, header.frames)]) if part else digest
 
 
 def _letters(digest: bytes) -> str:

@@ -206,6 +206,12 @@ def _write(cohort: Path, key_path: Path, found: Inventory) -> Receipt:
     return told
 
 
+def _left_out(stacks: list[Stack]) -> dict[Path, str]:
+    """Why files were left out of which no frame is in a volume."""
+    kept = {header.path for stack in stacks if stack.status != "excluded" for header in stack.headers}
+    return {header.path: stack.reason for stack in stacks for header in stack.headers if header.path not in kept}
+
+
 def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, dict[str, str]]:
     """The rows of the volumes, in the order of the stacks, those of their labels, and their label maps by volume id."""
     card, splits = found.card, _splits(found)
@@ -223,7 +229,7 @@ def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, dict[str, str]]:
 
 
 def _instances(found: Inventory, key: bytes) -> Iterator[dict[str, Any]]:
-    left_out = {h.path: stack.reason for _, stack in found.stacks if stack.status == "excluded" for h in stack.headers}
+    left_out = _left_out([stack for _, stack in found.stacks])
     for file in found.files:
         yield instance_row(file, key, left_out.get(file.path, ""), found.archive)
 
@@ -233,11 +239,11 @@ def _sources(found: Inventory, masks: Mapping[str, str]) -> Iterator[dict[str, A
     files = {file.path: file for file in found.files}
     place = str(found.archive.resolve())
     for volume_id, stack in found.stacks:
-        pieces = [piece for header in stack.headers for piece in _pieces(files[header.path])]
-        for order, (path, crc32c) in enumerate(pieces):
+        pieces = [(header, *piece) for header in stack.headers for piece in _pieces(files[header.path])]
+        for order, (header, path, crc32c) in enumerate(pieces):
             yield {
                 "volume_id": volume_id, "order": order, "path": relative_name(path, found.archive),
-                "crc32c": crc32c, "mask_path": masks[volume_id], "archive": place,
+                "crc32c": crc32c, "mask_path": masks[volume_id], "archive": place, "frames": list(header.frames),
             }  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "affine": [] if affine is None else [float(value) for value in affine.ravel()],
         "orientation": _orientation(stack),
         "spacing_source": stack.spacing_source,
-        "n_sources": len(stack.headers),
+        "n_sources": len({header.path for header in stack.headers}),
         "source_kind": first.kind,
         "age_years": _age(told, first),
         "has_mask": has_mask and not left_out,

@@ -32,7 +32,7 @@ PATIENTS = {
 LABELS = {"volume_id": "string", "name": "string", "value": "float64", "source": "string"}
 SOURCES = {
     "volume_id": "string", "order": "int64", "path": "string", "crc32c": "int64", "mask_path": "string",
-    "archive": "string",
+    "archive": "string", "frames": "list<int64>",
 }  # fmt: skip
 FILES = {"instance_pid": "string", "path": "string", "status": "string", "reason": "string"}
 

@@ -50,6 +50,7 @@ class Drawing:
     place: int
     thumbnail: Thumbnail
     paths: tuple[Path, ...]
+    frames: tuple[tuple[int, ...], ...]
     stacked: bool
     affine: tuple[float, ...]
 
@@ -64,7 +65,9 @@ def draw(cohort: Path, volumes: pd.DataFrame, count: int, work: Work, progress: 
     sources = read_sources(cohort)
     sources = sources[sources["volume_id"].isin(rows["volume_id"])].sort_values("order")
     files = {
-        str(name): [Path(archive, path) for archive, path in zip(part["archive"], part["path"], strict=True)]
+        str(name): [
+            (Path(row["archive"], row["path"]), tuple(row.get("frames", ()))) for row in part.to_dict("records")
+        ]
         for name, part in sources.groupby("volume_id")
     }
     asked = [_drawing(place, row, files.get(row["volume_id"], [])) for place, row in enumerate(rows.to_dict("records"))]
@@ -82,13 +85,15 @@ def chosen(volumes: pd.DataFrame, count: int) -> pd.DataFrame:
     return kept.head(count).sort_values(["modality", "role", "scanner", "volume_id"])
 
 
-def _drawing(place: int, row: Any, paths: Sequence[Path]) -> Drawing:
+def _drawing(place: int, row: Any, files: Sequence[tuple[Path, tuple[int, ...]]]) -> Drawing:
     shape = tuple(int(n) for n in row["shape"])
     facts = {name: row[name] for name in ("volume_id", "modality", "role", "scanner")}
-    stacked = row["source_kind"] == "dicom" and 1 < len(paths) == shape[-1]
+    stacked = row["source_kind"] == "dicom" and 1 < len(files) == shape[-1]
+    opened = files[len(files) // 2 :][:1] if stacked else files
     return Drawing(
         place=place, thumbnail=Thumbnail(**facts, shape=shape), stacked=stacked,
-        paths=(paths[len(paths) // 2],) if stacked else tuple(paths), affine=tuple(float(x) for x in row["affine"]),
+        paths=tuple(path for path, _ in opened), frames=tuple(frames for _, frames in opened),
+        affine=tuple(float(x) for x in row["affine"]),
     )  # fmt: skip
 
 
@@ -125,10 +130,10 @@ def _open(drawing: Drawing) -> Volume:
     if not paths or not all(path.exists() for path in paths):
         raise FileNotFoundError
     if not drawing.stacked:
-        return open_volume(paths[0] if len(paths) == 1 else paths, modality=modality)
+        return open_volume(paths[0] if len(paths) == 1 else paths, modality=modality, frames=drawing.frames)
     import numpy as np
 
-    header = read_header(paths[0])
+    header = replace(read_header(paths[0]), frames=drawing.frames[0])
     affine = np.reshape(drawing.affine, (4, 4))
     return read_stack(Stack(headers=(header,), affine=affine, modality=modality, oriented=header.oriented))
 

@@ -42,6 +42,7 @@ class Part:
     role: str
     shape: tuple[int, ...]
     sources: tuple[Path, ...]
+    frames: tuple[tuple[int, ...], ...] = ()
     checksums: tuple[int | None, ...]
     overlap: float
 
@@ -50,8 +51,8 @@ class Part:
 class Case:
     """A volume to be prepared: where it comes from, where it goes, and what the cohort says of it.
 
-    `parts` become further channels on its grid, in their order. `mask_checksum` is of the label map's file, None where
-    there is none that can be read.
+    `frames` are those of each source that belong to it, none where all do. `parts` become further channels on its grid,
+    in their order. `mask_checksum` is of the label map's file, None where there is none that can be read.
     """
 
     volume_id: str
@@ -59,6 +60,7 @@ class Case:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     sources: tuple[Path, ...]
+    frames: tuple[tuple[int, ...], ...] = ()
     checksums: tuple[int | None, ...]
     mask: Path | None
     mask_checksum: int | None = None
@@ -159,11 +161,11 @@ def _open(case: Case | Part, modality: str) -> Volume:
     if not all(path.exists() for path in case.sources):
         raise Unusable("SOURCE_MISSING")
     # Compressed DICOM has no checksum of its own: a flipped bit on the archive's disk would go unseen.
-    for source, told in zip(case.sources, case.checksums, strict=True):
+    for source, told in dict(zip(case.sources, case.checksums, strict=True)).items():
         if told is not None and google_crc32c.value(source.read_bytes()) != told:
             raise Unusable("SOURCE_CHANGED")
     path = case.sources[0] if len(case.sources) == 1 else list(case.sources)
-    image = open_volume(path, modality=modality)
+    image = open_volume(path, modality=modality, frames=case.frames)
     # The order of the axes may be told differently by a header and by its reader; the sizes may not.
     if case.shape and sorted(case.shape) != sorted(image.shape):
         raise Unusable("SOURCE_CHANGED")

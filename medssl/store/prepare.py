@@ -202,13 +202,13 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
             raise UserError(f"{cohort}: volume {volume_id} has no source; run medssl index again")
     cases = []
     for row in apart.to_dict("records"):
-        sources, checksums, mask = files[row["volume_id"]]
+        sources, frames, checksums, mask = files[row["volume_id"]]
         folder = store / "arrays" / row["volume_id"]
         mask_checksum = _checksum(mask, folder)
         parts = tuple(
-            Part(**asdict(other), shape=shapes[other.volume_id], sources=paths, checksums=crcs)
+            Part(**asdict(other), shape=shapes[other.volume_id], sources=paths, frames=some, checksums=crcs)
             for other in pairing.partners.get(row["volume_id"], ())
-            for paths, crcs, _ in [files[other.volume_id]]
+            for paths, some, crcs, _ in [files[other.volume_id]]
         )
         cases.append(
             Case(
@@ -217,6 +217,7 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
                 shape=shapes[row["volume_id"]],
                 spacing=tuple(float(mm) for mm in row["spacing"]),
                 sources=sources,
+                frames=frames,
                 checksums=checksums,
                 mask=mask,
                 mask_checksum=mask_checksum,
@@ -229,17 +230,26 @@ def _cases(selected: pd.DataFrame, pairing: Pairing, cohort: Path, store: Path, 
     return cases
 
 
-def _sources(cohort: Path) -> dict[str, tuple[tuple[Path, ...], tuple[int | None, ...], Path | None]]:
-    """The files of each volume in their order, their checksums (None: unknown), and its label map."""
-    table = pd.read_parquet(cohort / "phi" / "sources.parquet").sort_values(["volume_id", "order"])
+def _sources(cohort: Path) -> dict[str, _Sources]:
+    """The files of each volume in their order, the frames of each that belong to it, their checksums (None: unknown), and
+    its label map.
+    """
+    from medssl.manifest.cohort import read_sources
+
+    table = read_sources(cohort).sort_values(["volume_id", "order"])
     archive = Path(str(table["archive"].iloc[0])) if len(table) else Path()
     files = {}
     for volume_id, group in table.groupby("volume_id"):
         mask = next((path for path in group["mask_path"] if path), "")
         checksums = tuple(None if pd.isna(crc) else int(crc) for crc in group["crc32c"])
         paths = tuple(archive / path for path in group["path"])
-        files[str(volume_id)] = paths, checksums, archive / mask if mask else None
+        chosen = group["frames"] if "frames" in group else [()] * len(group)  # cohorts of before had whole files
+        frames = tuple(tuple(map(int, some)) for some in chosen)
+        files[str(volume_id)] = paths, frames, checksums, archive / mask if mask else None
     return files
+
+
+_Sources = tuple[tuple[Path, ...], tuple[tuple[int, ...], ...], tuple[int | None, ...], Path | None]
 
 
 def _hash(volume_id: str, modality: str, mask: int | None, parts: tuple[Part, ...], settings: Preparation) -> str:

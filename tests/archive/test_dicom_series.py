@@ -8,7 +8,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from medssl.archive import Refusal, open_volume, read_stack
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header
 from medssl.archive.series import assemble
 from medssl.errors import UserError
 
@@ -55,7 +56,7 @@ def series(folder, places, sop=CT, orientation=AXIAL, offset=None, seed=0, **tag
 
 
 def stacks(folder):
-    return assemble([read_header(path) for path in find_files(folder)])
+    return assemble([read_header(path) for path in find_files(folder).files])
 
 
 def reasons(folder):
@@ -249,7 +250,7 @@ def test_every_file_of_the_libraries_own_tests_ends_in_a_header_or_a_reason():
                Path(find_spec("nibabel").origin).parent / "nicom" / "tests" / "data"]  # fmt: skip
     ends = {"header": 0, "refusal": 0}
     headers = []
-    for path in [path for folder in folders for path in find_files(folder)]:
+    for path in [path for folder in folders for path in find_files(folder).files]:
         try:
             headers.append(read_header(path))
             ends["header"] += 1

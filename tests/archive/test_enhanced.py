@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from medssl.archive import open_volume, read_stack
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header
 from medssl.archive.series import assemble
 from medssl.errors import UserError
 
@@ -50,7 +51,7 @@ def enhanced(tmp_path, write_frames):
 
 
 def stacks(path):
-    paths = find_files(path) if path.is_dir() else [path]
+    paths = find_files(path).files if path.is_dir() else [path]
     return assemble([read_header(file) for file in paths])
 
 

@@ -9,7 +9,8 @@ import pytest
 
 import medssl.archive
 from medssl.archive import REASONS, Refusal, open_volume, read_stack
-from medssl.archive.headers import find_files, read_header, to_float
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header, to_float
 from medssl.archive.series import assemble
 from medssl.errors import UserError
 
@@ -32,7 +33,7 @@ def series(write_dicom):
 
 
 def stacks(folder):
-    return assemble([read_header(path) for path in find_files(folder)])
+    return assemble([read_header(path) for path in find_files(folder).files])
 
 
 def test_slices_from_head_to_feet_are_turned_round(tmp_path, series):
@@ -94,9 +95,9 @@ def test_a_localizer_beside_a_volume_is_set_aside(tmp_path, series):
 def test_every_header_is_in_exactly_one_stack_whatever_the_order(tmp_path, series):
     series(tmp_path / "a", [(0, 0, k) for k in (0, 1, 2, 3, 3)])
     series(tmp_path / "b", [(0, 0, k) for k in range(5)], SeriesInstanceUID="1.2.3.5")
-    headers = [read_header(path) for path in find_files(tmp_path)]
+    headers = [read_header(path) for path in find_files(tmp_path).files]
     once = [[h.path for h in s.headers] for s in assemble(headers)]
-    assert sorted(path for group in once for path in group) == find_files(tmp_path)
+    assert sorted(path for group in once for path in group) == find_files(tmp_path).files
     rng = np.random.default_rng(0)
     for _ in range(5):
         again = assemble([headers[n] for n in rng.permutation(len(headers))])
@@ -115,7 +116,7 @@ def test_pixels_that_went_missing_after_indexing(tmp_path, series):
 def test_links_are_not_followed_and_a_file_is_no_folder(tmp_path, series):
     series(tmp_path / "a", [(0, 0, 0)])
     (tmp_path / "a" / "link.dcm").symlink_to(tmp_path / "a" / "000.dcm")
-    assert [path.name for path in find_files(tmp_path)] == ["000.dcm"]
+    assert [path.name for path in find_files(tmp_path).files] == ["000.dcm"]
     with pytest.raises(UserError, match="is a file"):
         find_files(tmp_path / "a" / "000.dcm")
 

@@ -87,6 +87,50 @@ def test_an_enhanced_mr_in_scrambled_order(tmp_path, write_frames):
     assert_same(open_volume(path), image)
 
 
+def diffusion(b, direction=None):
+    way = None if direction is None else [{"DiffusionGradientOrientation": [float(part) for part in direction]}]
+    kind = "NONE" if b == 0 else "DIRECTIONAL"
+    told = {"DiffusionBValue": float(b), "DiffusionDirectionality": kind, "DiffusionGradientDirectionSequence": way}
+    return {"MRDiffusionSequence": [told]}
+
+
+SEVERAL = {
+    "echoes": [{"MREchoSequence": [{"EffectiveEchoTime": ms}]} for ms in (4.9, 7.4)],
+    "b-values": [diffusion(0), *(diffusion(b, row) for b in (500, 1000) for row in np.eye(3))],
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_an_enhanced_mr_with_several_volumes(tmp_path, write_frames, name):
+    """dcm2niix writes a file for each echo and one in four dimensions for the weightings, for some manufacturers."""
+    rng = np.random.default_rng(3)
+    kinds = SEVERAL[name]
+    frames = [(n, k) for k in range(8) for n in range(len(kinds))]
+    each = [
+        {**kinds[n], "FrameContentSequence": [{"StackID": "1", "InStackPositionNumber": k + 1,
+                                               "DimensionIndexValues": [1, k + 1, n + 1]}]}
+        for n, k in frames
+    ]  # fmt: skip
+    shared = {
+        "PlaneOrientationSequence": [{"ImageOrientationPatient": [0.8, 0.6, 0, 0, 0, -1]}],
+        "PixelMeasuresSequence": [{"PixelSpacing": [0.75, 0.5], "SliceThickness": 3, "SpacingBetweenSlices": 3}],
+    }
+    normal = np.cross([0.8, 0.6, 0], [0, 0, -1])
+    path = write_frames(
+        tmp_path / "a.dcm", rng.integers(0, 900, (len(frames), 12, 10)).astype(np.int16), "enhanced MR",
+        [[float(mm) for mm in 3 * k * normal] for _, k in frames], each=each, shared=shared,
+        Manufacturer="Philips Medical Systems",
+    )  # fmt: skip
+    made = convert([path], tmp_path / "oracle")
+    theirs = [part for image in made for part in (nib.four_to_three(image) if image.ndim == 4 else [image])]
+    ours = [read_stack(stack) for stack in assemble([read_header(path)])]
+    assert len(ours) == len(theirs) == len(kinds)
+    for volume in ours:
+        found = [image for image in theirs if image.get_fdata().sum() == volume.voxels.sum(dtype=float)]
+        assert len(found) == 1
+        assert_same(volume, found[0])
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_real_series(real_data, tmp_path):

@@ -5,7 +5,8 @@ as a scanner writes it, with the volumes or the reason that must come of it.
 import numpy as np
 import pytest
 
-from medssl.archive.headers import find_files, read_header
+from medssl.archive.finding import find_files
+from medssl.archive.headers import read_header
 from medssl.archive.series import assemble
 
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -27,7 +28,7 @@ def slices(tmp_path, write_dicom):
                 kind,
                 **{**facts, "ImagePositionPatient": position, **tags},
             )
-        return assemble([read_header(path) for path in find_files(tmp_path / "s")])
+        return assemble([read_header(path) for path in find_files(tmp_path / "s").files])
 
     return write
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pydicom
@@ -127,7 +128,7 @@ def test_free_text_in_any_element_of_machines_reaches_no_field(header):
         **dict.fromkeys(FREE, CANARY), Laterality=CANARY, ImageLaterality=CANARY, InstitutionName=CANARY,
         SeriesDescription=CANARY, EthnicGroup=CANARY, PatientAge=CANARY, PatientBirthDate=CANARY,
     )  # fmt: skip
-    shown = {name: value for name, value in vars(told).items() if name not in RAW}
+    shown = {name: value for name, value in asdict(told).items() if name not in RAW}
     assert "canary" not in str(shown).lower()
     assert "jane" not in str(shown).lower() and "1950" not in str(shown)
     assert told.institution == CANARY  # of which the manifest makes a pseudonym

@@ -3,6 +3,7 @@
 import os
 import struct
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel
@@ -44,8 +45,8 @@ def both(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Header | tuple[st
 
 def equal(one: Header | tuple[str, str], other: Header | tuple[str, str]) -> bool:
     """Also where both have nan."""
-    return repr(vars(one) | {"parse_path": ""} if isinstance(one, Header) else one) == repr(
-        vars(other) | {"parse_path": ""} if isinstance(other, Header) else other
+    return repr(asdict(one) | {"parse_path": ""} if isinstance(one, Header) else one) == repr(
+        asdict(other) | {"parse_path": ""} if isinstance(other, Header) else other
     )
 
 
@@ -143,7 +144,7 @@ def test_every_way_to_write_a_file_says_the_same(tmp_path, write_dicom, syntax, 
     other = read_header(rewritten(tmp_path / "x.dcm", syntax))
     assert (usual.parse_path, other.parse_path, other.transfer_syntax) == ("fast", parser, syntax)
     assert (usual.b_value, usual.rows, usual.columns) == (800, 4, 5)
-    differing = {name for name, value in vars(usual).items() if value == value and value != vars(other)[name]}
+    differing = {name for name, value in asdict(usual).items() if value == value and value != getattr(other, name)}
     assert differing - {"size", "parse_path"} == {"transfer_syntax"}
 
 
