@@ -61,13 +61,13 @@ class Header:
     field itself is empty; a header that stands for some of the frames names them, from 0, in `frames`. `location` is
     where an OCT frame's first and last column are on a picture of the eye, the `localizer` (row, column, row, column in
     its pixels). Files that are not DICOM have no identifiers and carry their whole geometry in `shape` and `affine` (16
-    numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`,
-    `body_part`, `laterality` and `view_position` hold words of closed lists only; `patient_id`, `institution`,
-    `description`, `race`, `contrast`, `study_date`, `content_time` and the uids are the file's own and must not be
-    written anywhere. `intent` is "presentation" or "processing" for radiographs, `parts` names further files in the same
-    folder that the image is in, `concatenation` (its uid), `first_frame` and `n_parts` (0: not told) say which part a
-    file is of an image in several, `flags` are codes of what was odd and tolerated (TAG_INVALID with the keyword), and
-    `parse_path` is "fast" or "pydicom", whichever parser read it.
+    numbers, RAS+). `sex`, `manufacturer`, `model`, `kernel`, `body_part`, `laterality` and `view_position` hold words of
+    closed lists only; `patient_id`, `institution`, `description`, `race`, `contrast`, `study_date`, `content_time` and the
+    uids are the file's own and must not be written anywhere. `lossy` is what the file says of its compression, `intent`
+    is "presentation" or "processing" for radiographs, `parts` names further files in the same folder that the image is
+    in, `concatenation` (its uid), `first_frame` and `n_parts` (0: not told) say which part a file is of an image in
+    several, `flags` are codes of what was odd and tolerated (TAG_INVALID with the keyword), and `parse_path` is "fast" or
+    "pydicom", whichever parser read it.
     """
 
     path: Path
@@ -126,6 +126,7 @@ class Header:
     spacing_source: str = "header"
     oriented: bool = True
     age_source: str = ""
+    lossy: bool = False
     intent: str = ""
     flags: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
@@ -214,6 +215,7 @@ def _header(path: Path, size: int, facts: Facts) -> Header:
         study_date=text(told, "StudyDate"), description=text(told, "SeriesDescription"),
         oriented=modality in ("CT", "MR"),
         intent=("processing" if sop in FOR_PROCESSING else "presentation") if picture else "",
+        lossy=text(told, "LossyImageCompression") == "01",
         flags=_flags(facts, invalid), parse_path=facts.parse_path, **slices,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from medssl.lock import writing
 from medssl.manifest.card import Card
 from medssl.manifest.clinical import Clinical, read_clinical
 from medssl.manifest.identity import known_by_study, quarantined, suspects, with_ids, with_patient
-from medssl.manifest.inventory import Inventory, day_of, receipt
+from medssl.manifest.inventory import Inventory, day_of, days_since_first, receipt
 from medssl.manifest.journal import journal
 from medssl.manifest.pseudonyms import is_shared, pseudonym, read_key
 from medssl.manifest.reading import image_files, listing, mask_files, read_missing, read_unknown, share_of, stem, unread
@@ -214,7 +214,7 @@ def _left_out(stacks: list[Stack]) -> dict[Path, str]:
 
 def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, dict[str, str]]:
     """The rows of the volumes, in the order of the stacks, those of their labels, and their label maps by volume id."""
-    card, splits = found.card, _splits(found)
+    card, splits, days = found.card, _splits(found), days_since_first(found)
     volumes: Rows = []
     labels: Rows = []
     masks: dict[str, str] = {}
@@ -222,7 +222,8 @@ def _volumes(found: Inventory, key: bytes) -> tuple[Rows, Rows, dict[str, str]]:
         first, told = stack.headers[0], found.told[volume_id]
         masks[volume_id] = _mask(first, stack.role, told, found)
         split = splits[first.patient_id]
-        volumes.append(volume_row(volume_id, stack, key, told, split, has_mask=bool(masks[volume_id])))
+        row = volume_row(volume_id, stack, key, told, split, has_mask=bool(masks[volume_id]))
+        volumes.append(row | {"days_since_first": days[volume_id]})
         if stack.status != "excluded":
             labels += label_rows(volume_id, told, found.table.labels, card)
     return volumes, labels, masks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 DOMAINS = {"file": "instance", "patient_id": "patient", "study_uid": "study", "series_uid": "series"}
 """The kind of pseudonym that stands for a row of a table with this key."""
 
-DAY = re.compile(r"(\d{4})[-./]?(0[1-9]|1[0-2])[-./]?([0-2]\d|3[01])(?:[ T].*)?")
+DAY = re.compile(r"(\d{4})[-./]?(\d\d)[-./]?(\d\d)(?:[ T].*)?")
 """A day as DICOM (YYYYMMDD) and ISO 8601 write it, with a time after it or not."""
 
 Rows = list[dict[str, Any]]
@@ -46,8 +48,26 @@ class Inventory:
 
 def day_of(header: Header, told: Mapping[str, str]) -> str:
     """The day of a study as YYYYMMDD, "" when none can be read. It never leaves this process."""
-    day = DAY.fullmatch((told.get("study_date") or header.study_date).strip())
-    return "".join(day.groups()) if day else ""
+    found = DAY.fullmatch((told.get("study_date") or header.study_date).strip())
+    try:
+        return date(*map(int, found.groups())).strftime("%Y%m%d") if found else ""
+    except ValueError:
+        return ""
+
+
+def days_since_first(found: Inventory) -> dict[str, float]:
+    """Days from a patient's first study in the archive to that of each volume; nan without a readable date.
+
+    It tells visits apart and in which order they were, and no date.
+    """
+    days: dict[str, dict[str, date]] = {}
+    for name, stack in found.stacks:
+        if day := day_of(stack.headers[0], found.told[name]):
+            known = date(int(day[:4]), int(day[4:6]), int(day[6:]))
+            days.setdefault(stack.headers[0].patient_id, {})[name] = known
+    first = {who: min(theirs.values()) for who, theirs in days.items()}
+    since = {name: float((day - first[who]).days) for who, theirs in days.items() for name, day in theirs.items()}
+    return {name: since.get(name, math.nan) for name, _ in found.stacks}
 
 
 def receipt(found: Inventory, key: bytes, rows: tuple[Rows, Rows, Rows, list[str]], *, shared: bool) -> Receipt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,15 +61,23 @@ def instance_row(file: File, key: bytes, series_reason: str, archive: Path) -> R
         "size": file.size,
         "crc32c": file.crc32c,
         "sop_class_uid": header.sop_class_uid if header else "",
+        "transfer_syntax": _registered(header.transfer_syntax) if header else "",
         "modality": header.modality if header else "",
+        "parse_path": header.parse_path if header else "",
+        "flags": " ".join(header.flags) if header else "",
         "n_frames": header.n_frames if header else 0,
         "status": "excluded" if reason else "ok",
         "reason": reason,
     }
 
 
+def _registered(uid: str) -> str:
+    """The uid if it is one of DICOM's own list, "" for any other text."""
+    return uid if re.fullmatch(r"1\.2\.840\.10008\.[0-9.]{1,40}", uid) else ""
+
+
 def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str], split: str, *, has_mask: bool) -> Row:
-    """The row of a volume or of a series left out; `told` is what the clinical table says of it."""
+    """The row of a volume or of a series left out, but for its days; `told` is what the clinical table says of it."""
     first = stack.headers[0]
     affine = stack.affine
     left_out = stack.status == "excluded"
@@ -94,6 +103,9 @@ def volume_row(volume_id: str, stack: Stack, key: bytes, told: Mapping[str, str]
         "n_sources": len({header.path for header in stack.headers}),
         "source_kind": first.kind,
         "age_years": _age(told, first),
+        "age_source": "table" if age_of(told.get("age_years", "")) > 0 else first.age_source or "none",
+        "intent": first.intent or UNKNOWN,
+        "lossy": any(header.lossy for header in stack.headers),
         "has_mask": has_mask and not left_out,
         "split_by": stack.split_by,
         "status": stack.status,

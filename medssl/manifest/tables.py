@@ -12,8 +12,8 @@ from typing import Any
 
 INSTANCES = {
     "instance_pid": "string", "series_pid": "string", "study_pid": "string", "patient_pid": "string", "size": "int64",
-    "crc32c": "int64", "sop_class_uid": "string", "modality": "string", "n_frames": "int64", "status": "string",
-    "reason": "string",
+    "crc32c": "int64", "sop_class_uid": "string", "transfer_syntax": "string", "modality": "string", "n_frames": "int64",
+    "parse_path": "string", "flags": "string", "status": "string", "reason": "string",
 }  # fmt: skip
 VOLUMES = {
     "volume_id": "string", "series_pid": "string", "study_pid": "string", "frame_pid": "string",
@@ -21,7 +21,8 @@ VOLUMES = {
     "scanner": "string", "body_part": "string", "laterality": "string", "view_position": "string",
     "shape": "list<int64>", "spacing": "list<float64>", "affine": "list<float64>", "orientation": "string",
     "spacing_source": "string", "n_sources": "int64", "source_kind": "string", "age_years": "float64",
-    "has_mask": "bool", "split_by": "string", "status": "string", "reason": "string",
+    "age_source": "string", "days_since_first": "float64", "intent": "string", "lossy": "bool", "has_mask": "bool",
+    "split_by": "string", "status": "string", "reason": "string",
 }  # fmt: skip
 PATIENTS = {
     "patient_pid": "string", "sex": "string", "race": "string", "ethnicity": "string", "age_years": "float64",

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import config
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -262,3 +263,25 @@ def test_real_dicom_is_accounted_for(real_data, tmp_path):
     )
     for row in rows(tmp_path / "c", "volumes"):
         validator.validate(row)
+
+
+def test_what_files_say_of_their_making_is_in_the_tables(tmp_path):
+    scan(tmp_path / "a" / "1", "ann", 51, StudyDate="20200101", PatientAge="050Y", LossyImageCompression="01")
+    with config.disable_value_validation():
+        scan(tmp_path / "a" / "2", "ann", 52, StudyDate="2020.01.31")
+        scan(tmp_path / "a" / "3", "ann", 53, StudyDate="20200231")
+    for path in (tmp_path / "a" / "3").iterdir():
+        path.write_bytes(b"MZ" + path.read_bytes()[2:])
+    scan(tmp_path / "a" / "4", "bob", 54, StudyDate="19991231")
+    index(tmp_path / "a", tmp_path / "c")
+    cohort = read_cohort(tmp_path / "c")
+    told = cohort.volumes[["days_since_first", "age_source", "lossy", "intent"]].fillna(-1).to_numpy().tolist()
+    assert sorted(told) == [
+        [-1, "none", False, "unknown"], [0, "age", True, "unknown"], [0, "none", False, "unknown"],
+        [30, "none", False, "unknown"],
+    ]  # fmt: skip
+    files = cohort.instances
+    assert set(files["transfer_syntax"]) == {"1.2.840.10008.1.2.1"} and set(files["parse_path"]) == {"fast"}
+    assert files["flags"].value_counts().to_dict() == {"": 12, "PREAMBLE_NONZERO": 4}
+    for path in (tmp_path / "c").glob("*.parquet"):
+        assert "2020" not in pd.read_parquet(path).drop(columns=["crc32c"], errors="ignore").to_csv()
