@@ -232,6 +232,19 @@ def test_a_concatenation_that_lacks_a_file_is_left_out(tmp_path, enhanced, offse
     assert kept.shape == (6, 4, 3)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_echoes_over_the_files_of_a_concatenation_open_one_by_one(tmp_path, enhanced, size):
+    frames = [frame(2 * k, **echo(ms)) for ms in (5, 10) for k in range(4)]
+    for start in range(0, 8, size):
+        enhanced(frames[start : start + size], f"{start}.dcm", number=start, ConcatenationUID="1.2.3.77",
+                 ConcatenationFrameOffsetNumber=start, InConcatenationTotalNumber=8 // size)  # fmt: skip
+    found = stacks(tmp_path)
+    assert [numbers(stack) for stack in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    for stack in found:
+        paths, chosen = zip(*[(header.path, header.frames) for header in stack.headers], strict=True)
+        assert np.array_equal(open_volume(paths, frames=chosen).voxels, read_stack(stack).voxels)
+
+
 def test_two_concatenations_are_two_volumes(tmp_path, enhanced):
     parts_of_one(enhanced)
     parts_of_one(enhanced, uid="1.2.3.78")

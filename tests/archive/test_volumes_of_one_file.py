@@ -62,6 +62,26 @@ def test_two_b_values_in_one_file_are_two_volumes_of_the_store(tmp_path, archive
         assert np.corrcoef(expected, found)[0, 1] > 0.99
 
 
+def test_slices_of_two_files_that_lie_between_each_other_are_one_volume_of_the_store(tmp_path, write_frames):
+    pixels = np.random.default_rng(5).integers(1, 900, SHAPE).astype(np.int16)
+    shared = {"PixelMeasuresSequence": [{"PixelSpacing": [1, 1]}]}
+    for first in range(2):
+        write_frames(
+            tmp_path / "archive" / f"{first}.dcm", pixels[first::2], "enhanced MR",
+            [(0, 0, float(k)) for k in range(first, SHAPE[0], 2)], shared=shared,
+        )  # fmt: skip
+    index(tmp_path / "archive", tmp_path / "cohort")
+    volumes = read_cohort(tmp_path / "cohort").volumes
+    assert volumes[["status", "n_sources"]].to_numpy().tolist() == [["ok", 2]]
+    prepare(tmp_path / "cohort", tmp_path / "store", settings=Preparation(modalities=("MR",)))
+    (row,) = open_store(tmp_path / "store").volumes.to_dict("records")
+    found = open_store(tmp_path / "store").read(row["volume_id"])[0]
+    expected = pixels.transpose(2, 1, 0)[::-1, ::-1]  # from left, behind and below to right, front and top
+    assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.99
+    (thumbnail,) = draw(tmp_path / "cohort", volumes, 1, HERE, silent)
+    assert thumbnail.reason == "" and thumbnail.png
+
+
 def test_a_file_with_a_volume_in_it_is_not_left_out(tmp_path, write_frames):
     """The place of one frame is not told: it has a row of its own that says so, its file is used all the same."""
     places = [(0, 0, 2.0 * k) for k in range(6)]
