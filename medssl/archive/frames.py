@@ -22,9 +22,13 @@ either end explains, and how far apart they must be: then a missing one is still
 
 
 def slices_of(header: Header) -> list[Header]:
-    """A header for each of the frames that a header stands for; of a file with one slice the header itself."""
+    """A header for each of the frames that a header stands for; of a file with one slice the header itself.
+
+    A part of a concatenation names its frame even where it has only one, so that a volume made of some of the parts can
+    be opened without the others.
+    """
     if header.n_frames == 1:
-        return [header]
+        return [replace(header, frames=(0,)) if header.concatenation else header]
     return [
         replace(header, varying=(), frames=(k,), **{name: values[k] for name, values in header.varying})
         for k in header.frames or range(header.n_frames)

@@ -14,19 +14,14 @@ import numpy as np
 
 from medssl.archive.bpmri import role_of
 from medssl.archive.frames import incomplete, joined, located, slices_of
+from medssl.archive.geometry import SAME_POSITION_MM, alike, along_normal, is_lost, is_sound, repeats
 from medssl.archive.headers import PICTURE_SOPS, Header
 
 SLICE_GAP_TOLERANCE = 0.01
 """Relative spread of slice gaps above which a series is refused (0.01 = 1 % of the median gap)."""
 
-SAME_POSITION_MM = 0.01
-"""Slices nearer than this along the normal are at the same position."""
-
 ASIDE_PIXELS = 0.5
 """How far, in pixels, a slice may lie beside the straight line through the first and the last one."""
-
-COSINE_TOLERANCE = 1e-3
-"""Difference of direction cosines below which two slices have one orientation."""
 
 TILT_DEGREES = 0.1
 """Angle between the slices' normal and their offset above which a series counts as sheared."""
@@ -153,7 +148,7 @@ def _raster(scans: list[Header]) -> Stack:
     """An OCT raster: I along the A-scans, J over the B-scans, K into the depth; the world is the scanner's."""
     if any(scan.position is None for scan in scans):
         scans = located(scans)
-    if len(_alike(scans)) != 1 or any(map(_is_lost, scans)):
+    if len(alike(scans)) != 1 or any(map(is_lost, scans)):
         return _left_out(scans, "OCT_NON_RASTER")
     stack = _validated(scans, "", 2)
     if stack.affine is None:
@@ -167,35 +162,9 @@ def _raster(scans: list[Header]) -> Stack:
     )  # fmt: skip
 
 
-def _is_lost(header: Header) -> bool:
-    return header.orientation is None or header.position is None or header.pixel_spacing is None
-
-
-def _alike(headers: Sequence[Header]) -> list[list[Header]]:
-    """Slices that are somewhere, those of one orientation and pixel size together."""
-    groups: dict[object, list[Header]] = {}
-    places: dict[object, object] = {}  # what was said -> the first of those that say nearly the same
-    for header in headers:
-        if _is_lost(header):
-            continue
-        said = (header.orientation, header.pixel_spacing)
-        if said not in places:
-            same = (name for name, group in groups.items() if _is_alike(group[0], header))
-            places[said] = next(same, said)
-        groups.setdefault(places[said], []).append(header)
-    return list(groups.values())
-
-
-def _is_alike(header: Header, other: Header) -> bool:
-    turned = np.abs(np.subtract(header.orientation or (), other.orientation or ())).max()
-    return bool(turned < COSINE_TOLERANCE) and np.allclose(
-        header.pixel_spacing or (), other.pixel_spacing or (), rtol=1e-4
-    )
-
-
 def _by_orientation(headers: list[Header]) -> list[Stack]:
-    lost = list(filter(_is_lost, headers))
-    groups = _alike(headers)
+    lost = list(filter(is_lost, headers))
+    groups = alike(headers)
     stacks = [_left_out(lost, "BAD_GEOMETRY")] if lost else []
     split_by = "orientation" if len(groups) > 1 else ""
     fewest = FEWEST_OF_SEVERAL_ORIENTATIONS if split_by else FEWEST_SLICES
@@ -210,18 +179,19 @@ def _by_tags(headers: list[Header], split_by: str, fewest: int) -> list[Stack]:
     Where no tags do so without a remainder, the fewest that tell the slices at each position apart: one of the volumes
     lacks a slice, the others are kept.
     """
-    if not _is_sound(headers[0]) or not _repeats(_places(headers)):
+    if not is_sound(headers[0]) or not repeats(along_normal(headers)):
         whole = _with_role(_validated(headers, split_by, fewest))
         if whole.status != "excluded" or len({header.stack for header in headers}) == 1:
             return [whole]
         # Stacks of one file that lie beside each other; those that continue each other are one volume.
-        apart = _parted(headers, ("stack",), split_by, fewest)
+        apart = _parted(headers, {"stack": [header.stack for header in headers]}, split_by, fewest)
         return apart if any(stack.status != "excluded" for stack in apart) else [whole]
     partly: list[Stack] = []
-    telling = [name for name, of in SPLITS.items() if len({str(of(header)) for header in headers}) > 1]
+    said = {name: [str(of(header)) for header in headers] for name, of in SPLITS.items()}
+    telling = [name for name, words in said.items() if len(set(words)) > 1]
     for count in range(1, MOST_SPLITS + 1):
         for names in combinations(telling, count):
-            stacks = _parted(headers, names, split_by, fewest)
+            stacks = _parted(headers, {name: said[name] for name in names}, split_by, fewest)
             kept = [stack for stack in stacks if stack.status != "excluded"]
             if kept and len(kept) == len(stacks):
                 return stacks
@@ -230,41 +200,19 @@ def _by_tags(headers: list[Header], split_by: str, fewest: int) -> list[Stack]:
     return partly or [_left_out(headers, "AMBIGUOUS_STACK", split_by)]
 
 
-def _parted(headers: list[Header], names: tuple[str, ...], split_by: str, fewest: int) -> list[Stack]:
-    """A stack for each set of values of some tags; none where positions still repeat."""
+def _parted(headers: list[Header], said: dict[str, list[str]], split_by: str, fewest: int) -> list[Stack]:
+    """A stack for each set of what slices say; none where positions still repeat, or where no part is large enough."""
     parts: dict[tuple[str, ...], list[Header]] = {}
-    for header in headers:
-        parts.setdefault(tuple([str(SPLITS[name](header)) for name in names]), []).append(header)
-    if any(_repeats(_places(part)) for part in parts.values()):
+    for header, words in zip(headers, zip(*said.values(), strict=True), strict=True):
+        parts.setdefault(words, []).append(header)
+    if max(map(len, parts.values())) < fewest or any(repeats(along_normal(part)) for part in parts.values()):
         return []
-    label = "+".join(filter(None, [split_by, *names]))
+    label = "+".join(filter(None, [split_by, *said]))
     return [_with_role(_validated(part, label, fewest)) for _, part in sorted(parts.items())]
 
 
 def _with_role(stack: Stack) -> Stack:
     return replace(stack, role=role_of(stack.headers)) if stack.status != "excluded" else stack
-
-
-def _normal(header: Header) -> np.ndarray:
-    cosines = np.array(header.orientation)
-    return np.cross(cosines[:3], cosines[3:])
-
-
-def _places(headers: Sequence[Header]) -> np.ndarray:
-    """Millimetres along the normal of the first."""
-    return np.array([header.position for header in headers]) @ _normal(headers[0])
-
-
-def _repeats(places: np.ndarray) -> bool:
-    return bool((np.diff(np.sort(places)) < SAME_POSITION_MM).any())
-
-
-def _is_sound(header: Header) -> bool:
-    """Whether the direction cosines are of length 1 and at right angles, and the pixels have a size."""
-    cosines = np.array(header.orientation)
-    x, y = cosines[:3], cosines[3:]
-    unit = max(abs(np.linalg.norm(x) - 1), abs(np.linalg.norm(y) - 1)) < COSINE_TOLERANCE
-    return bool(unit and abs(x @ y) <= COSINE_TOLERANCE and min(header.pixel_spacing or (0.0,)) > 0)
 
 
 def _validated(headers: Sequence[Header], split_by: str, fewest: int) -> Stack:
@@ -273,7 +221,7 @@ def _validated(headers: Sequence[Header], split_by: str, fewest: int) -> Stack:
     cosines = np.array(first.orientation)
     x, y = cosines[:3], cosines[3:]
     row, column = first.pixel_spacing or (0.0, 0.0)
-    if not _is_sound(first):
+    if not is_sound(first):
         return _left_out(headers, "BAD_GEOMETRY", split_by)
     if len(headers) < fewest:
         single = "SINGLE_SLICE" if len(headers) == 1 and not split_by else "LOCALIZER_OR_TOO_FEW"

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from medssl.archive import scanners
-from medssl.archive.tags import NAN, Facts, converted, number, numbers, text, words
+from medssl.archive.tags import GROUP_TAGS, NAN, Facts, converted, number, numbers, text, words
 
 
 def of_frames(
@@ -35,28 +35,36 @@ def of_slice(told: dict[str, Any]) -> dict[str, Any]:
     if spacing is None and (imager := numbers(told, "ImagerPixelSpacing", 2)):
         factor = number(told, "EstimatedRadiographicMagnificationFactor", 1.0) or 1.0
         spacing = tuple(mm / factor for mm in imager)
-    straight = text(told, "OphthalmicImageOrientation") in ("", "LINEAR")
-    sides = text(told, "FrameLaterality") or text(told, "ImageLaterality") or text(told, "Laterality")
-    return {
+    found = {
         "position": numbers(told, "ImagePositionPatient", 3), "orientation": numbers(told, "ImageOrientationPatient", 6),
         "pixel_spacing": spacing, "spacing_source": "header" if spacing else "unknown",
-        "location": numbers(told, "ReferenceCoordinates", 4) if straight else None,
-        "localizer": text(told, "ReferencedSOPInstanceUID"),
-        "laterality": scanners.listed(sides, scanners.SIDES),
-        "image_type": words(told, "FrameType") or words(told, "ImageType"),
-        "echo_time": number(told, "EffectiveEchoTime", number(told, "EchoTime", NAN)),
+        "location": None, "localizer": "", "stack": "",
+        "laterality": scanners.listed(text(told, "ImageLaterality") or text(told, "Laterality"), scanners.SIDES),
+        "image_type": words(told, "ImageType"), "echo_time": number(told, "EchoTime", NAN),
         "repetition_time": number(told, "RepetitionTime", NAN),
         "b_value": b_value(told), "gradient": numbers(told, "DiffusionGradientOrientation", 3),
-        "stack": text(told, "StackID"),
-        "temporal": _counted(told, "TemporalPositionIndex") or text(told, "TemporalPositionIdentifier"),
-        "trigger": _counted(told, "NominalCardiacTriggerDelayTime") or _counted(told, "TemporalPositionTimeOffset")
-        or text(told, "TriggerTime"),
-        "acquisition": _counted(told, "FrameAcquisitionNumber") or text(told, "AcquisitionNumber"),
-        "content_time": text(told, "FrameReferenceDateTime") or text(told, "ContentTime"),
+        "temporal": text(told, "TemporalPositionIdentifier"), "trigger": text(told, "TriggerTime"),
+        "acquisition": text(told, "AcquisitionNumber"), "content_time": text(told, "ContentTime"),
         "component": text(told, "ComplexImageComponent"), "kvp": number(told, "KVP", NAN),
         "contrast": text(told, "ContrastBolusAgent"), "kernel": scanners.kernel(text(told, "ConvolutionKernel")),
         "rescale_type": text(told, "RescaleType"),
     }  # fmt: skip
+    return found if GROUP_TAGS.keys().isdisjoint(told) else found | _of_groups(told)
+
+
+def _of_groups(told: dict[str, Any]) -> dict[str, Any]:
+    """The fields that functional groups have elements of their own for, where they say anything."""
+    straight = text(told, "OphthalmicImageOrientation") in ("", "LINEAR")
+    found = {
+        "location": numbers(told, "ReferenceCoordinates", 4) if straight else None,
+        "localizer": text(told, "ReferencedSOPInstanceUID"), "stack": text(told, "StackID"),
+        "laterality": scanners.listed(text(told, "FrameLaterality"), scanners.SIDES),
+        "image_type": words(told, "FrameType"), "echo_time": number(told, "EffectiveEchoTime", 0.0),
+        "temporal": _counted(told, "TemporalPositionIndex"),
+        "trigger": _counted(told, "NominalCardiacTriggerDelayTime") or _counted(told, "TemporalPositionTimeOffset"),
+        "acquisition": _counted(told, "FrameAcquisitionNumber"), "content_time": text(told, "FrameReferenceDateTime"),
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value}
 
 
 def _counted(told: dict[str, Any], name: str) -> str:

@@ -73,6 +73,7 @@ SERIES = {
     "component": [{"MRImageFrameTypeSequence": [{"ComplexImageComponent": part}]} for part in ("MAGNITUDE", "PHASE")],
     "temporal": [content(TemporalPositionIndex=n) for n in (1, 2, 10)],
     "trigger": [{"CardiacSynchronizationSequence": [{"NominalCardiacTriggerDelayTime": ms}]} for ms in (0.0, 41.5)],
+    "trigger offset": [{"TemporalPositionSequence": [{"TemporalPositionTimeOffset": s}]} for s in (0.0, 1.5)],
     "acquisition": [content(FrameAcquisitionNumber=n) for n in (1, 2)],
     "stack": [content(StackID=name) for name in ("1", "2")],
     "time": [content(FrameReferenceDateTime=f"202401011015{n:02d}.25") for n in (1, 2)],
@@ -84,7 +85,7 @@ def test_one_fact_tells_the_volumes_of_a_file_apart(enhanced, name):
     frames = [frame(2.5 * k, **groups) for groups in SERIES[name] for k in range(5)]
     order = np.random.default_rng(3).permutation(len(frames))
     found = stacks(enhanced([frames[n] for n in order]))
-    assert told(found) == [((5,), name, "ok", "")] * len(SERIES[name])
+    assert told(found) == [((5,), name.removesuffix(" offset"), "ok", "")] * len(SERIES[name])
     written = sorted([order[n] for n in numbers(stack)] for stack in found)
     assert written == [list(range(5 * k, 5 * k + 5)) for k in range(len(SERIES[name]))]
     for stack in found:
@@ -233,6 +234,19 @@ def test_a_concatenation_that_lacks_a_file_is_left_out(tmp_path, enhanced, offse
     assert kept.shape == (6, 4, 3)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_echoes_over_the_files_of_a_concatenation_open_one_by_one(tmp_path, enhanced, size):
+    frames = [frame(2 * k, **echo(ms)) for ms in (5, 10) for k in range(4)]
+    for start in range(0, 8, size):
+        enhanced(frames[start : start + size], f"{start}.dcm", number=start, ConcatenationUID="1.2.3.77",
+                 ConcatenationFrameOffsetNumber=start, InConcatenationTotalNumber=8 // size)  # fmt: skip
+    found = stacks(tmp_path)
+    assert [numbers(stack) for stack in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    for stack in found:
+        paths, chosen = zip(*[(header.path, header.frames) for header in stack.headers], strict=True)
+        assert np.array_equal(open_volume(paths, frames=chosen).voxels, read_stack(stack).voxels)
+
+
 def test_two_concatenations_are_two_volumes(tmp_path, enhanced):
     parts_of_one(enhanced)
     parts_of_one(enhanced, uid="1.2.3.78")
@@ -251,7 +265,8 @@ def test_frames_that_are_asked_for(enhanced):
 
 def test_echo_times_of_a_converted_file_lie_among_what_had_no_place(enhanced):
     """Legacy converted files keep single slices' own tags; the macros count before them."""
-    frames = [frame(2 * k, UnassignedPerFrameConvertedAttributesSequence=[{"EchoTime": ms, "TriggerTime": "7"}],
+    converted = {"TriggerTime": "7", "ImagePositionPatient": [9, 9, 9]}
+    frames = [frame(2 * k, UnassignedPerFrameConvertedAttributesSequence=[{"EchoTime": ms, **converted}],
                     CardiacSynchronizationSequence=[{"NominalCardiacTriggerDelayTime": 8.0}])
               for ms in (5, 10) for k in range(4)]  # fmt: skip
     found = stacks(enhanced(frames, shared={"UnassignedSharedConvertedAttributesSequence": [{"KVP": 90}]}))

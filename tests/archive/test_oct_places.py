@@ -146,6 +146,12 @@ def test_a_raster_in_two_files_is_put_together(write, tmp_path):
     assert code(tmp_path / "1.dcm") == "CONCATENATION_INCOMPLETE"
 
 
+def test_the_eye_of_the_frames_counts_before_that_of_the_file(write):
+    eye = {"FrameAnatomySequence": [{"FrameLaterality": "L"}]}
+    path = write([{**eye, **positioned(k)} for k in range(4)], ImageLaterality="R")
+    assert read_header(path).laterality == "L"
+
+
 def test_two_rasters_of_a_series_stay_two(write, tmp_path):
     for eye in "RL":
         places = [place(line((10 * k, 300), (0, 1))) for k in range(4)]

@@ -48,6 +48,7 @@ TELLING = {
     "image_type": [{"ImageType": ["ORIGINAL", "PRIMARY", part]} for part in ("M", "P")],
     "component": [{"ComplexImageComponent": part} for part in ("REAL", "IMAGINARY")],
     "temporal": [{"TemporalPositionIdentifier": n} for n in (1, 2, 3)],
+    "trigger": [{"TemporalPositionIdentifier": 1, "TriggerTime": ms} for ms in (12.5, 40.0)],
     "acquisition": [{"AcquisitionNumber": n} for n in (1, 2)],
     "energy": [{"KVP": kv} for kv in (80, 140)],
     "contrast": [{"ContrastBolusAgent": agent} for agent in ("", "Gadolinium")],
