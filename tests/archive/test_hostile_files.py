@@ -178,7 +178,7 @@ def test_a_bomb_costs_no_memory_and_no_time(tmp_path, kind):
     found = code(path)
     taken, most = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found in {"TOO_LARGE", "GZIP_DAMAGED", "NPZ_LAYOUT"}
+    assert found in {"TOO_LARGE", "TRAILING_BYTES", "NPZ_LAYOUT"}
     assert taken < 5
     assert most < 50e6 or kind == "npz"  # numpy asks for the claimed size, which is counted though never given
 

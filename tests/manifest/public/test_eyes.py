@@ -85,7 +85,7 @@ def test_harvard_gdp(archive, imported):
 
 
 def test_the_map_keeps_its_columns_and_rows(archive):
-    from medssl.archive.files import npz as read_npz
+    from medssl.archive.npz import volume as read_npz
 
     npz(archive / "data_0001.npz", rnflt=np.arange(6.0).reshape(2, 3))
     voxels = read_npz(archive / "data_0001.npz").voxels
