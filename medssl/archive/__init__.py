@@ -28,9 +28,9 @@ def open_volume(
     """The volume in a file, or in a folder or list of files that hold one DICOM volume, in RAS+ mm.
 
     CT comes in HU, MR as scaled by the scanner, OCT as (A-scan, B-scan, depth), a radiograph as (columns, rows, 1) from
-    0 to 1. `modality` (a DICOM code, or "MASK") is for files that do not say it themselves. `frames`
-    names, for each file, which of its frames are looked at, from 0; nothing means all. Raises Refusal with a
-    reason code, UserError when there is nothing or more than one volume.
+    0 to 1. `modality` (a DICOM code, or "MASK") is for files that do not say it themselves. `frames` names, for each
+    file, which of its frames are looked at, from 0; nothing means all. Raises Refusal with a reason code, UserError when
+    there is nothing or more than one volume.
     """
     from medssl.archive.files import READERS
 
@@ -82,7 +82,8 @@ def _dicom(paths: list[Path], frames: Sequence[Sequence[int]]) -> Volume:
         raise Refusal(stacks[0].reason, paths[0].parent.name if len(paths) > 1 else paths[0].name)
     if len(kept) > 1:
         raise UserError(
-            f"{paths[0].parent}: holds {len(kept)} volumes; open one series, or run medssl index on the folder"
+            f"{paths[0].parent}: holds {len(kept)} volumes; open one series, give the frames of one volume, or run medssl "
+            "index on the folder"
         )
     return read_stack(kept[0])
 

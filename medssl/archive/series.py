@@ -145,7 +145,10 @@ def _series(headers: list[Header]) -> list[Stack]:
 
 
 def _raster(scans: list[Header]) -> Stack:
-    """An OCT raster: I along the A-scans, J over the B-scans, K into the depth; the world is the scanner's."""
+    """An OCT raster: I along the B-scan, J over the B-scans, K into the depth; the world is the scanner's.
+
+    Where each B-scan begins further aside than the one before, J is at no right angle to I.
+    """
     if any(scan.position is None for scan in scans):
         scans = located(scans)
     if len(alike(scans)) != 1 or any(map(is_lost, scans)):
@@ -153,13 +156,13 @@ def _raster(scans: list[Header]) -> Stack:
     stack = _validated(scans, "", 2)
     if stack.affine is None:
         return _left_out(scans, "OCT_NON_RASTER")
-    first = scans[0]
-    depth, across = first.pixel_spacing or (1.0, 1.0)
-    step = float(np.linalg.norm(stack.affine[:3, 2]))
-    return replace(
-        stack, shape=(first.columns, len(scans), first.rows), affine=np.diag([across, step, depth, 1.0]),
-        oriented=False, status="ok", reason="",
-    )  # fmt: skip
+    lengths = np.linalg.norm(stack.affine[:3, :3], axis=0)
+    x, y = (stack.affine[:3, axis] / lengths[axis] for axis in (0, 1))
+    offset, affine = stack.affine[:3, 2], np.diag([*lengths[[0, 2, 1]], 1.0])
+    if stack.reason == "GANTRY_TILT":
+        aside, deeper = offset @ x, offset @ y
+        affine[:3, 1] = aside, np.sqrt(lengths[2] ** 2 - aside**2 - deeper**2), deeper
+    return replace(stack, shape=(scans[0].columns, len(scans), scans[0].rows), affine=affine, oriented=False)
 
 
 def _by_orientation(headers: list[Header]) -> list[Stack]:

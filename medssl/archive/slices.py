@@ -31,10 +31,10 @@ def of_frames(
 
 def of_slice(told: dict[str, Any]) -> dict[str, Any]:
     """The fields of a header that may differ between the frames of a file; `told` is of one slice or frame."""
-    spacing = numbers(told, "PixelSpacing", 2)
-    if spacing is None and (imager := numbers(told, "ImagerPixelSpacing", 2)):
-        factor = number(told, "EstimatedRadiographicMagnificationFactor", 1.0) or 1.0
-        spacing = tuple(mm / factor for mm in imager)
+    spacing = _size(told, "PixelSpacing")
+    if spacing is None and (imager := _size(told, "ImagerPixelSpacing")):
+        factor = number(told, "EstimatedRadiographicMagnificationFactor", 1.0)
+        spacing = tuple(mm / (factor if factor > 0 else 1.0) for mm in imager)
     found = {
         "position": numbers(told, "ImagePositionPatient", 3), "orientation": numbers(told, "ImageOrientationPatient", 6),
         "pixel_spacing": spacing, "spacing_source": "header" if spacing else "unknown",
@@ -65,6 +65,12 @@ def _of_groups(told: dict[str, Any]) -> dict[str, Any]:
         "acquisition": _counted(told, "FrameAcquisitionNumber"), "content_time": text(told, "FrameReferenceDateTime"),
     }  # fmt: skip
     return {name: value for name, value in found.items() if value}
+
+
+def _size(told: dict[str, Any], name: str) -> tuple[float, ...] | None:
+    """The size of a pixel in mm, None where the file says none or zeros."""
+    found = numbers(told, name, 2)
+    return found if found and min(found) > 0 else None
 
 
 def _counted(told: dict[str, Any], name: str) -> str:

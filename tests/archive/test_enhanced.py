@@ -102,13 +102,15 @@ def test_three_b_values_with_directions(enhanced):
 
 
 def test_what_a_frame_says_counts_before_what_all_frames_say(enhanced):
-    shared = {**turned(CORONAL), "PixelMeasuresSequence": [{"PixelSpacing": [9, 9]}], **echo(99)}
+    shared = {**turned(CORONAL), "PixelMeasuresSequence": [{"PixelSpacing": [9, 9]}], **echo(99),
+              "MRTimingAndRelatedParametersSequence": [{"RepetitionTime": 2000}]}  # fmt: skip
     own = {**turned(AXIAL), "PixelMeasuresSequence": [{"PixelSpacing": [2, 3]}]}
     frames = [frame(k, **own, **echo(ms)) for ms in (5, 10) for k in range(4)]
-    found = stacks(enhanced(frames, shared=shared, EchoTime=77, PixelSpacing=[7, 7]))
+    found = stacks(enhanced(frames, shared=shared, EchoTime=77, RepetitionTime=7, PixelSpacing=[7, 7]))
     assert told(found) == [((4,), "echo_time", "ok", "")] * 2
     assert sorted(stack.headers[0].echo_time for stack in found) == [5, 10]
     for stack in found:
+        assert stack.headers[0].repetition_time == 2000
         assert np.diag(stack.affine)[:3] == pytest.approx([-3, -2, 1])
 
 

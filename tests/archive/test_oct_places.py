@@ -96,6 +96,18 @@ def test_whole_pixels_are_evened_where_a_missing_scan_would_show(write):
     assert scans(volume) == [5, 4, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("aside", [-4, 0.5, 3])
+def test_lines_that_begin_further_and_further_aside_are_a_sheared_raster(write, aside):
+    lines = np.array([line((10 * k, 300 + aside * k), (0, 1)) for k in range(5)])
+    (stack,) = assemble([read_header(write([place(ends) for ends in lines]))])
+    assert (stack.status, stack.reason) == ("warn", "GANTRY_TILT")
+    corners = np.array([[i, j, 0] for i in (0, COLUMNS - 1) for j in (0, 4)])
+    ours = corners @ stack.affine[:3, :3].T
+    theirs = PICTURE_MM * np.array([lines[4 - j].reshape(2, 2)[i // (COLUMNS - 1)] for i, j, _ in corners])
+    ours, theirs = (np.linalg.norm(ends[:, None] - ends, axis=-1) for ends in (ours, theirs))
+    assert np.allclose(ours, theirs, atol=1e-5)
+
+
 def positioned(k):
     return {"PlanePositionSequence": [{"ImagePositionPatient": [0, 0, 0.3 * k]}],
             "PlaneOrientationSequence": [{"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}]}  # fmt: skip

@@ -159,6 +159,8 @@ def test_a_table_of_grey_values_is_applied(tmp_path, write_dicom):
     [
         ({"ImagerPixelSpacing": [0.2, 0.1]}, (0.1, 0.2), "header"),
         ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0.4, 0.3]}, (0.3, 0.4), "header"),
+        ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0, 0]}, (0.1, 0.2), "header"),
+        ({"ImagerPixelSpacing": [-1, -1], "PixelSpacing": [0, 0]}, (1.0, 1.0), "unknown"),
         ({"ImagerPixelSpacing": [0.2, 0.1], "EstimatedRadiographicMagnificationFactor": 2}, (0.05, 0.1), "header"),
         ({}, (1.0, 1.0), "unknown"),
     ],

@@ -99,8 +99,8 @@ def test_slices_of_two_files_that_lie_between_each_other_are_one_volume_of_the_s
     shared = {"PixelMeasuresSequence": [{"PixelSpacing": [1, 1]}]}
     for first in range(2):
         write_frames(
-            tmp_path / "archive" / f"{first}.dcm", pixels[first::2], "enhanced MR",
-            [(0, 0, float(k)) for k in range(first, SHAPE[0], 2)], shared=shared,
+            tmp_path / "archive" / f"{first}.dcm", pixels[first::2][::-1], "enhanced MR",
+            [(0, 0, float(k)) for k in range(first, SHAPE[0], 2)][::-1], shared=shared,
         )  # fmt: skip
     index(tmp_path / "archive", tmp_path / "cohort")
     volumes = read_cohort(tmp_path / "cohort").volumes
