@@ -162,3 +162,23 @@ def test_a_sparse_file_below_the_limit_and_a_dense_one_above_it_pass(monkeypatch
     assert read_header(dense).shape == values.shape
     with pytest.raises(Refusal, match="TOO_EMPTY"):
         read_header(sparse)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(20_000, 3), (16_000, 16_000), (2**31 - 1, 2**31 - 1)])
+def test_a_picture_that_claims_too_much_is_refused(tmp_path, columns, rows):
+    head = b"IHDR" + struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    data = b"IDAT" + zlib.compress(bytes(100))
+    (tmp_path / "a.png").write_bytes(start + struct.pack(">I", len(data) - 4) + data + bytes(4))
+    with pytest.raises(Refusal, match="TOO_LARGE"):
+        read_header(tmp_path / "a.png")
+
+
+def test_a_compressed_dicom_that_is_huge_and_empty_is_not_decoded(monkeypatch, tmp_path, write_dicom):
+    from medssl.archive import pixels
+
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((400, 400), np.uint16), "DX", compress="1.2.840.10008.1.2.4.80")
+    assert pixels.stored(pixels.read_dataset(path), "a.dcm").shape == (400, 400)
+    monkeypatch.setattr(pixels, "SPARSE_BYTES", 300_000)
+    with pytest.raises(Refusal, match="TOO_EMPTY"):
+        pixels.stored(pixels.read_dataset(path), "a.dcm")

@@ -66,20 +66,22 @@ def test_a_forged_nifti_2_is_refused_as_a_nifti_1_is(tmp_path, values, name, val
 
 
 def members(content, count):
-    return b"".join(gzip.compress(content[n::1][: -(-len(content) // count)]) for n in range(0, len(content), -(-len(content) // count)))  # fmt: skip
+    """`content` in about `count` gzip members, and the length of the first."""
+    size = -(-len(content) // count)
+    packed = [gzip.compress(content[at : at + size]) for at in range(0, len(content), size)]
+    return b"".join(packed), len(packed[0])
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_members_of_a_gzip_are_one_file_and_each_is_verified(tmp_path, values, count):
     path = tmp_path / "a.nii.gz"
     content = nib.Nifti1Image(values, AFFINE).to_bytes()
-    packed = members(content, count)
+    packed, first = members(content, count)
     assert gzip.decompress(packed) == content
     path.write_bytes(packed)
     assert np.array_equal(open_volume(path).voxels[0], values)
-    first_checksum = len(gzip.compress(content[: -(-len(content) // count)])) - 8
     damaged = bytearray(packed)
-    damaged[first_checksum] ^= 1
+    damaged[first - 8] ^= 1  # in the checksum
     path.write_bytes(damaged)
     assert code(path) == "GZIP_DAMAGED"
     path.write_bytes(packed + bytes(512))  # a tape or disk block is filled up with zeros
