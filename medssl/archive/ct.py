@@ -17,6 +17,9 @@ LEAST_HU = -1024.0
 MARGIN_HU = 100.0
 """How far below air noise may reach."""
 
+MOST_HU = 50_000.0
+"""Above all that the extended scale of scanners holds (31 743): a padding of -2000 that lost its sign is at 62 512."""
+
 NEAR_AIR_HU = -200.0
 """A chest, head or belly in HU has something below this; a CT without intercept that has not is not in HU."""
 
@@ -25,7 +28,7 @@ def values(data: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Hounsfield units and where they are real; padding, declared or evident, is not."""
     raw = stored(data, name)
     found = rescaled(data, raw)
-    real = ~padding(data, raw) & (found >= LEAST_HU - MARGIN_HU)
+    real = ~padding(data, raw) & (found >= LEAST_HU - MARGIN_HU) & (found <= MOST_HU)
     told = all("RescaleIntercept" in source for source in transformations(data))
     if not told and real.any() and found[real].min() > NEAR_AIR_HU:
         raise Refusal("HU_SUSPECT", name)

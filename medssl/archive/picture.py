@@ -65,6 +65,8 @@ def _opened(path: Path) -> Iterator[Any]:
             yield image
     except (Refusal, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise Refusal("TOO_LARGE", path.name) from None
     except Exception as error:
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
 

@@ -1,4 +1,7 @@
-"""Stored DICOM pixel values and which of them are padding. Decoders are asked in a fixed order."""
+"""Stored DICOM pixel values, which of them are padding, and what they become: the modality's table, slope or mapping.
+
+Decoders are asked in a fixed order. Bits beyond BitsStored are never part of a value: they hold overlays, or nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from medssl.archive.headers import number
 from medssl.archive.reasons import Refusal
+from medssl.archive.streams import SPARSE_BYTES, SPARSE_RATIO
 
 DECODERS = {
     "1.2.840.10008.1.2.4.80": ["pyjpegls", "gdcm"],
@@ -22,6 +26,12 @@ DECODERS = {
 }
 """Transfer syntax -> decoders, those that notice damage first."""
 
+RLE = "1.2.840.10008.1.2.5"
+"""The one compression that packs whole words, unused bits included."""
+
+
+PADDING = "PixelPaddingValue", "PixelPaddingRangeLimit"
+
 
 def read_dataset(path: Any) -> Any:
     """The whole data set of a DICOM file."""
@@ -35,12 +45,13 @@ def stored(data: Any, name: str) -> np.ndarray:
     """Stored values (rows, columns) or (frames, rows, columns). Raises Refusal; other decoders are tried in order."""
     syntax = str(getattr(data.file_meta, "TransferSyntaxUID", "")) if hasattr(data, "file_meta") else ""
     plugins = DECODERS.get(syntax, [""])
+    _check_claim(data, name)
     failure = "DECODER_MISSING"
     for plugin in plugins:
-        if plugin:
-            data.pixel_array_options(decoding_plugin=plugin)
+        # pydicom would take HighBit for granted when it clears the bits that are not stored.
+        data.pixel_array_options(correct_unused_bits=False, **({"decoding_plugin": plugin} if plugin else {}))
         try:
-            return np.asarray(data.pixel_array)
+            return cleaned(data, np.asarray(data.pixel_array), aligned=bool(plugin) and syntax != RLE)
         except (NotImplementedError, KeyError):
             continue
         except AttributeError:
@@ -53,8 +64,36 @@ def stored(data: Any, name: str) -> np.ndarray:
     raise Refusal(failure, name, syntax)
 
 
+def _check_claim(data: Any, name: str) -> None:
+    """Nothing; Refusal for a compressed picture that is huge and next to empty."""
+    frames = number(data, "Rows", 0) * number(data, "Columns", 0) * (number(data, "NumberOfFrames", 1) or 1)
+    needed, packed = frames * number(data, "BitsAllocated", 16) / 8, len(data.get("PixelData") or b"")
+    if needed > SPARSE_BYTES and needed > packed * SPARSE_RATIO:
+        raise Refusal("TOO_EMPTY", name, f"{needed:.0f} bytes in {packed}")
+
+
+def cleaned(data: Any, values: np.ndarray, *, aligned: bool) -> np.ndarray:
+    """The values in their BitsStored bits up to HighBit, with the sign that PixelRepresentation gives them.
+
+    `aligned` values come from a codec that knows its own bits: they end at bit 0 wherever HighBit is. A HighBit that
+    cannot be, or no BitsStored, changes nothing.
+    """
+    width = 8 * values.dtype.itemsize
+    bits = int(number(data, "BitsStored", width))
+    if values.dtype.kind not in "ui" or not 0 < bits <= width:
+        return values
+    high = int(number(data, "HighBit", bits - 1))
+    shift = high + 1 - bits if not aligned and bits <= high + 1 <= width else 0
+    # To the left end of the word, where the bits above HighBit are lost, and back: arithmetically where there is a sign.
+    up, down = width - bits - shift, width - bits
+    return values if up == down == 0 else (values << up) >> down
+
+
 def rescaled(data: Any, values: np.ndarray) -> np.ndarray:
-    """Values times slope plus intercept, float32; the modality's own unit. Each frame may have its own."""
+    """Values through the Modality LUT, or times slope plus intercept, float32. Each frame may have its own slope."""
+    table = data.get("ModalityLUTSequence")
+    if table:
+        return looked_up(table[0], values).astype(np.float32)
     sources = transformations(data)
     if len(sources) != 1 and (values.ndim != 3 or len(sources) != len(values)):
         sources = [data]
@@ -64,29 +103,48 @@ def rescaled(data: Any, values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) * slope + intercept
 
 
+def looked_up(item: Any, values: np.ndarray) -> np.ndarray:
+    """What a table of DICOM (LUTDescriptor, LUTData) makes of values; those outside it become its first or last entry."""
+    entries, first, _ = (int(number) for number in item.LUTDescriptor)
+    entries = entries or 1 << 16
+    first = first - (1 << 16) if first >= 1 << 15 and values.min() < 0 else first
+    content = item.LUTData
+    if isinstance(content, bytes):
+        content = np.frombuffer(content, np.uint8 if len(content) < 2 * entries else np.dtype("<u2"))
+    table = np.asarray(content).astype(np.int64)[:entries] & 0xFFFF
+    return table[np.clip(np.asarray(values).astype(np.int64) - first, 0, len(table) - 1)]
+
+
 def transformations(data: Any) -> list[Any]:
     """Where slope and intercept are: in the data set, in its shared functional groups, or in those of each frame."""
+    found = grouped(data, "PixelValueTransformationSequence")
+    return [items[0] for items in found] or [data]
+
+
+def grouped(data: Any, name: str) -> list[Any]:
+    """A sequence of each frame, of all frames together, or of the data set itself; empty where there is none."""
     shared, each = data.get("SharedFunctionalGroupsSequence"), data.get("PerFrameFunctionalGroupsSequence")
-    common = shared[0].get("PixelValueTransformationSequence") if shared else None
-    found = [group.get("PixelValueTransformationSequence") or common for group in each or []]
+    common = shared[0].get(name) if shared else None
+    found = [group.get(name) or common for group in each or []]
     if found and all(found):
-        return [item[0] for item in found if item]
-    return [common[0]] if common else [data]
+        return found
+    alone = common or data.get(name)
+    return [alone] if alone else []
 
 
 def padding(data: Any, values: np.ndarray) -> np.ndarray:
     """Where the stored values are the declared padding (a value, or a range with its limit)."""
-    import struct
-
-    element = data.get("PixelPaddingValue")
-    if element is None:
+    ends = [_stored_value(data, data[name].value, values) for name in PADDING if data.get(name) is not None]
+    if not ends or data.get(PADDING[0]) is None:
         return np.zeros(values.shape, bool)
-    low, limit = element, data.get("PixelPaddingRangeLimit")
-    if isinstance(low, bytes):
-        low = struct.unpack("<h" if data.get("PixelRepresentation") else "<H", low[:2])[0]
-    # An unsigned 63536 in a signed picture is -2000 read with the wrong sign.
-    low = np.array(int(low)).astype(np.int64)
-    if data.get("PixelRepresentation") and low >= 2**15:
-        low = low - 2**16
-    high = low if limit is None else np.array(int(limit))
-    return (values >= min(low, high)) & (values <= max(low, high))
+    return (values >= min(ends)) & (values <= max(ends))
+
+
+def _stored_value(data: Any, value: Any, values: np.ndarray) -> int:
+    """A tag that is a stored value: its bits, read as the picture's. An unsigned 63536 in a signed picture is -2000."""
+    if isinstance(value, bytes):
+        value = int.from_bytes(value[:2], "little")
+    if values.dtype.kind not in "ui":
+        return int(value)
+    word = np.array([int(value) & ((1 << 8 * values.dtype.itemsize) - 1)]).astype(f"u{values.dtype.itemsize}")
+    return int(cleaned(data, word.view(values.dtype), aligned=True)[0])

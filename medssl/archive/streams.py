@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -93,20 +93,20 @@ def kept(path: Path, blocks: Iterator[np.ndarray], dtype: np.dtype, scale: tuple
          into: np.ndarray | None = None) -> np.ndarray | None:  # fmt: skip
     """`into`, filled with the blocks of a file in the type they are kept in (`kept_as`), scaled by slope and intercept.
 
-    Without `into` all is read and checked the same way and nothing is kept. Raises Refusal for values that do not fit
+    Without `into` all is read and checked the same way, and None comes back. Raises Refusal for values that do not fit
     (VALUES_OUT_OF_RANGE), and where none is a number (NOT_FINITE).
     """
-    target, at, real = kept_as(dtype, scale), 0, not _may_be_odd(dtype, scale)
-    limits = np.iinfo(target) if target.kind in "iu" else np.finfo(target)
-    watched = not real
+    target, at = kept_as(dtype, scale), 0
+    limits: Any = np.iinfo(target) if target.kind in "iu" else np.finfo(target)
+    watched = _may_be_odd(dtype, scale)
+    real = not watched
     for block in blocks:
         if not watched and into is None:
             continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = block if scale is None else block * np.float64(scale[0]) + scale[1]
+        values = block if scale is None else block.astype(np.float64) * scale[0] + scale[1]
         if watched:
-            finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-            real = real or bool(finite.size)
+            finite = values[np.isfinite(values)]
+            real = real or finite.size > 0
             if finite.size and (finite.max() > limits.max or finite.min() < limits.min):
                 raise Refusal("VALUES_OUT_OF_RANGE", path.name, str(target))
         if into is not None:
@@ -126,9 +126,7 @@ def kept_as(dtype: np.dtype, scale: tuple[float, float] | None = None) -> np.dty
 
 def _may_be_odd(dtype: np.dtype, scale: tuple[float, float] | None) -> bool:
     """Whether voxels of this type could be no number, or beyond the type they are kept in."""
-    if dtype.kind == "f":
-        return True
-    slope, intercept = scale or (1.0, 0.0)
-    most = np.iinfo(dtype).max * abs(slope) + abs(intercept)
-    return bool(most > (np.iinfo(dtype).max if kept_as(dtype, scale) == dtype else np.finfo(np.float32).max / 2)
-                or (scale is None and dtype.itemsize == 8))  # fmt: skip
+    if dtype.kind == "f" or scale is None:
+        return dtype.kind == "f" or dtype.itemsize == 8
+    most = float(np.iinfo(dtype).max) * abs(scale[0]) + abs(scale[1])
+    return most > float(np.finfo(np.float32).max) / 2
