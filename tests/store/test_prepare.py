@@ -13,7 +13,7 @@ import pytest
 from medssl.errors import UserError
 from medssl.store import Preparation, case, open_store, prepare, shards
 from medssl.store import prepare as make_store
-from medssl.store.reasons import REASONS
+from medssl.store.reasons import meaning
 from medssl.units import Work
 from medssl.volume import Volume
 
@@ -146,7 +146,7 @@ def test_bad_volumes_have_a_reason_and_the_others_are_made(clinic):
     good = clinic.scan("good")
     wanted = {
         clinic.scan("flat", voxels=np.full((8, 8, 8), 7, np.int16)): "CONSTANT_IMAGE",
-        clinic.scan("nan", voxels=np.full((8, 8, 8), np.nan, np.float32)): "NO_VALID_VOXELS",
+        clinic.scan("nan", voxels=np.full((8, 8, 8), np.nan, np.float32)): "NOT_FINITE",
         clinic.scan("changed", shape=[20, 24, 17]): "SOURCE_CHANGED",
         clinic.scan("gone"): "SOURCE_MISSING",
         clinic.scan("cut"): None,
@@ -163,7 +163,7 @@ def test_bad_volumes_have_a_reason_and_the_others_are_made(clinic):
     assert all(found[i] == code or (code is None and found[i]) for i, code in wanted.items())
     assert sum(receipt.reasons.values()) == 5
     for code in set(wanted.values()) - {None}:
-        assert f"{code}: 1. {REASONS[code]}" in str(receipt)
+        assert f"{code}: 1. {meaning(code)}" in str(receipt)
     assert not any((clinic.store / "arrays" / i).exists() for i in wanted)
 
 

@@ -126,7 +126,8 @@ def test_a_volume_for_which_time_or_memory_was_short(clinic, work, code):
     clinic.scan("a", voxels=np.random.default_rng(0).normal(100, 10, (96, 96, 96)).astype(np.float32))
     clinic.write()
     found = prepare(clinic.cohort, clinic.store, settings=SETTINGS, work=work).reasons
-    assert found in ({code: 1}, {"TOO_LARGE": 1})
+    # Where memory ends inside a library, the library may end the process instead of saying so.
+    assert found in ({code: 1}, {"TOO_LARGE": 1}, {"CRASHED": 1})
     receipt = prepare(clinic.cohort, clinic.store, settings=SETTINGS, work=Work(workers=1))
     assert (receipt.prepared, receipt.reused, receipt.reasons) == (1, 0, {})
 
