@@ -33,6 +33,7 @@ REASONS = {
     "IO_ERROR": "The disk or network failed while the file was read; index again when it is well.",
     "KEY_OBJECTS": "A list of selected images; no image itself.",
     "LOCALIZER_OR_TOO_FEW": "Fewer slices in this orientation than a volume needs; most likely a localizer.",
+    "LUT_DAMAGED": "A table of grey values is not there or shorter than it says; export the picture again.",
     "MISSING_SLICE": "A slice is missing between others; fetch the series again.",
     "MOSAIC_UNSUPPORTED": "Siemens mosaic: many slices in one picture; convert it with dcm2niix.",
     "NDIM": "More than three dimensions; split time points, channels or b-values into files of their own.",
