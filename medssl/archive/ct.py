@@ -27,7 +27,7 @@ NEAR_AIR_HU = -200.0
 def values(data: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Hounsfield units and where they are real; padding, declared or evident, is not."""
     raw = stored(data, name)
-    found = rescaled(data, raw)
+    found = rescaled(data, raw, name)
     real = ~padding(data, raw) & (found >= LEAST_HU - MARGIN_HU) & (found <= MOST_HU)
     told = all("RescaleIntercept" in source for source in transformations(data))
     if not told and real.any() and found[real].min() > NEAR_AIR_HU:

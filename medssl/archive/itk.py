@@ -114,13 +114,12 @@ def _layout(path: Path) -> tuple[int, bool, str, bool]:
         raise Refusal("PAIRED_HEADER", path.name)
     if end is None:
         raise Refusal("UNREADABLE", path.name, "no end of the header")
-    coding = fields.get(b"encoding", b"") if nrrd else fields.get(b"binarydata", b"true")
+    yes = {name for name, value in fields.items() if value[:1] in (b"t", b"1")}  # as MetaImage reads its flags
+    coding = fields.get(b"encoding", b"") if nrrd else b"raw" if b"binarydata" in yes else b"text"
     skips = [fields.get(name, b"0") for name in (b"byteskip", b"lineskip", b"headersize")]
-    if coding not in (b"raw", b"gzip", b"gz", b"true") or set(skips) != {b"0"}:
+    if coding not in (b"raw", b"gzip", b"gz") or set(skips) != {b"0"}:
         raise Refusal("UNREADABLE", path.name, "voxels as text, packed in another way, or not after the header")
-    big = b"big" in (fields.get(b"endian"),) or b"true" in (
-        fields.get(b"elementbyteordermsb"), fields.get(b"binarydatabyteordermsb"),
-    )  # fmt: skip
-    packed = coding in (b"gzip", b"gz") or fields.get(b"compresseddata") == b"true"
+    big = fields.get(b"endian") == b"big" or bool(yes & {b"elementbyteordermsb", b"binarydatabyteordermsb"})
+    packed = coding in (b"gzip", b"gz") or b"compresseddata" in yes
     oriented = not nrrd or {b"space", b"spacedirections"} <= fields.keys()
     return end.end(), packed, ">" if big else "<", oriented

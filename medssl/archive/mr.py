@@ -27,7 +27,7 @@ def values(data: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     real = ~padding(data, raw)
     mappings = [_quantity(items) for items in grouped(data, "RealWorldValueMappingSequence")]
     if not mappings or None in mappings or len(mappings) not in (1, len(raw) if raw.ndim == 3 else 1):
-        return rescaled(data, raw), real
+        return rescaled(data, raw, name), real
     if len(mappings) == 1:
         found, mapped = _mapped(mappings[0], raw)
     else:
@@ -47,10 +47,10 @@ def _unit(item: Any) -> str:
 
 def _mapped(item: Any, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Real-world values, and which of the stored values the mapping is for; the others are 0."""
-    first = number(item, "RealWorldValueFirstValueMapped", -np.inf)
+    table = item.get("RealWorldValueLUTData")
+    first = number(item, "RealWorldValueFirstValueMapped", -np.inf if table is None else 0)
     last = number(item, "RealWorldValueLastValueMapped", np.inf)
     mapped = (raw >= first) & (raw <= last)
-    table = item.get("RealWorldValueLUTData")
     if table is not None:
         entries = np.atleast_1d(np.asarray(table, np.float64))
         found = entries[np.clip(raw.astype(np.int64) - int(first), 0, len(entries) - 1)]

@@ -59,6 +59,8 @@ def _opened(path: Path) -> Iterator[Any]:
             check_claim(path, math.prod(image.size), needed, path.stat().st_size, SPARSE_BYTES)
             if image.mode in ("P", "PA"):  # its values are numbers of colours
                 raise Refusal("COLOR_IMAGE", path.name, "palette")
+            if image.mode not in GREY_MODES and "16" in str(image.tile[0][3]):
+                raise Refusal("COLOR_IMAGE", path.name, "16 bits a channel, of which Pillow drops half")
             image.load()
             if image.mode not in GREY_MODES:
                 _check_grey(path, image)

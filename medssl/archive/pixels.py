@@ -89,11 +89,11 @@ def cleaned(data: Any, values: np.ndarray, *, aligned: bool) -> np.ndarray:
     return values if up == down == 0 else (values << up) >> down
 
 
-def rescaled(data: Any, values: np.ndarray) -> np.ndarray:
+def rescaled(data: Any, values: np.ndarray, name: str) -> np.ndarray:
     """Values through the Modality LUT, or times slope plus intercept, float32. Each frame may have its own slope."""
     table = data.get("ModalityLUTSequence")
     if table:
-        return looked_up(table[0], values).astype(np.float32)
+        return looked_up(table[0], values, name).astype(np.float32)
     sources = transformations(data)
     if len(sources) != 1 and (values.ndim != 3 or len(sources) != len(values)):
         sources = [data]
@@ -103,15 +103,23 @@ def rescaled(data: Any, values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) * slope + intercept
 
 
-def looked_up(item: Any, values: np.ndarray) -> np.ndarray:
-    """What a table of DICOM (LUTDescriptor, LUTData) makes of values; those outside it become its first or last entry."""
-    entries, first, _ = (int(number) for number in item.LUTDescriptor)
-    entries = entries or 1 << 16
+def looked_up(item: Any, values: np.ndarray, name: str) -> np.ndarray:
+    """What a table of DICOM (LUTDescriptor, LUTData) makes of values; those outside it become its first or last entry.
+
+    Raises Refusal (LUT_DAMAGED) for a table that is not there or shorter than it says.
+    """
+    try:
+        entries, first, bits = (int(number) for number in item.LUTDescriptor)
+        content = item.LUTData
+        entries = entries or 1 << 16
+        if isinstance(content, bytes):
+            content = np.frombuffer(content, np.uint8 if len(content) < 2 * entries else np.dtype("<u2"))
+        table = np.atleast_1d(np.asarray(content)).astype(np.int64)[:entries] & 0xFFFF
+    except (AttributeError, TypeError, ValueError):
+        raise Refusal("LUT_DAMAGED", name) from None
+    if len(table) < entries or not 0 < bits <= 16:
+        raise Refusal("LUT_DAMAGED", name, f"{len(table)} of {entries} entries of {bits} bits")
     first = first - (1 << 16) if first >= 1 << 15 and values.min() < 0 else first
-    content = item.LUTData
-    if isinstance(content, bytes):
-        content = np.frombuffer(content, np.uint8 if len(content) < 2 * entries else np.dtype("<u2"))
-    table = np.asarray(content).astype(np.int64)[:entries] & 0xFFFF
     return table[np.clip(np.asarray(values).astype(np.int64) - first, 0, len(table) - 1)]
 
 

@@ -36,6 +36,7 @@ REASONS = {
     "KEY_OBJECTS": "A list of selected images; no image itself.",
     "LINK_NOT_FOLLOWED": "A link, which may lead anywhere; put the file in its place, or index the folder it leads to.",
     "LOCALIZER_OR_TOO_FEW": "Fewer slices in this orientation than a volume needs; most likely a localizer.",
+    "LUT_DAMAGED": "A table of grey values is not there or shorter than it says; export the picture again.",
     "MISSING_SLICE": "A slice is missing between others; fetch the series again.",
     "MOSAIC_UNSUPPORTED": "Siemens mosaic: many slices in one picture; convert it with dcm2niix.",
     "NDIM": "More than three dimensions; split time points, channels or b-values into files of their own.",

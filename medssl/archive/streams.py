@@ -103,15 +103,16 @@ def kept(path: Path, blocks: Iterator[np.ndarray], dtype: np.dtype, scale: tuple
     for block in blocks:
         if not watched and into is None:
             continue
-        values = block if scale is None else block.astype(np.float64) * scale[0] + scale[1]
-        if watched:
-            finite = values[np.isfinite(values)]
-            real = real or finite.size > 0
-            if finite.size and (finite.max() > limits.max or finite.min() < limits.min):
-                raise Refusal("VALUES_OUT_OF_RANGE", path.name, str(target))
-        if into is not None:
-            into[at : at + len(values)] = values
-            at += len(values)
+        with np.errstate(all="ignore"):  # infinities are looked for below, and tiny values become 0
+            values = block if scale is None else block.astype(np.float64) * scale[0] + scale[1]
+            if watched:
+                finite = values[np.isfinite(values)]
+                real = real or finite.size > 0
+                if finite.size and (finite.max() > limits.max or finite.min() < limits.min):
+                    raise Refusal("VALUES_OUT_OF_RANGE", path.name, str(target))
+            if into is not None:
+                into[at : at + len(values)] = values
+                at += len(values)
     if not real:
         raise Refusal("NOT_FINITE", path.name)
     return into

@@ -28,17 +28,17 @@ def values(data: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Grey values from 0 (black) to 1 (white), and where they are real."""
     raw = stored(data, name)
     real = ~padding(data, raw)
-    grey = _shown(data, rescaled(data, raw), real)
+    grey = _shown(data, rescaled(data, raw, name), real, name)
     dark_is_high = text(data, "PhotometricInterpretation") == "MONOCHROME1"
     return (1 - grey if dark_is_high else grey).astype(np.float32), real
 
 
-def _shown(data: Any, found: np.ndarray, real: np.ndarray) -> np.ndarray:
+def _shown(data: Any, found: np.ndarray, real: np.ndarray, name: str) -> np.ndarray:
     """From 0 to 1 by the first table of grey values, else the first window, else the darkest and brightest percent."""
     table = data.get("VOILUTSequence")
     if table:
-        return np.clip(looked_up(table[0], found) / (2.0 ** int(table[0].LUTDescriptor[2]) - 1), 0, 1)
-    centre, width = (number(data, name, np.nan) for name in ("WindowCenter", "WindowWidth"))
+        return np.clip(looked_up(table[0], found, name) / (2.0 ** int(table[0].LUTDescriptor[2]) - 1), 0, 1)
+    centre, width = (number(data, tag, np.nan) for tag in ("WindowCenter", "WindowWidth"))
     function = text(data, "VOILUTFunction").upper() or "LINEAR"
     least = LEAST_WIDTH.get(function, np.inf)
     if np.isfinite(centre) and width >= least and width > 0:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from pydicom.filereader import read_file_meta_info
 
 from medssl.archive import Refusal
 from medssl.archive.headers import read_header
@@ -147,6 +148,51 @@ def test_the_header_of_a_deflated_dicom_of_zeros_takes_no_memory(tmp_path, write
     data.save_as(path)
     code, _, megabytes = outcome(path, "header")
     assert (code, megabytes < 100) == ("", True)  # the part in which a header has to end, twice; the picture is 275 MiB
+
+
+def forged(path, write_dicom):
+    """A small file whose header claims far more than it holds."""
+    small = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    if path.name.startswith("a.nii"):
+        content = nifti_start(1000) + bytes(64)
+        path.write_bytes(content if path.suffix == ".nii" else gzip.compress(content))
+        return
+    if path.name == "deflated.dcm":
+        start = pydicom.dcmread(write_dicom(path, small, "DX", ImagerPixelSpacing=[1, 1]))
+        start.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+        start.save_as(path)
+        packed = path.read_bytes()
+        meta = 144 + read_file_meta_info(path).FileMetaInformationGroupLength
+        plain = zlib.decompress(packed[meta:], -zlib.MAX_WBITS)
+        path.write_bytes(packed[:meta] + zeros(1 << 30, plain, wbits=-zlib.MAX_WBITS))
+        return
+    data = pydicom.dcmread(write_dicom(path, small, "DX", compress="1.2.840.10008.1.2.5", ImagerPixelSpacing=[1, 1]))
+    if path.name == "frames.dcm":
+        data.NumberOfFrames = 100_000
+    else:
+        data.Rows = data.Columns = 60_000
+    data.save_as(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "rle.dcm", "frames.dcm", "deflated.dcm"])
+def test_a_forgery_is_refused_before_it_takes_anything(tmp_path, write_dicom, name):
+    forged(tmp_path / name, write_dicom)
+    for what in ("header", "volume"):
+        code, seconds, megabytes = outcome(tmp_path / name, what)
+        assert code in {"TOO_LARGE", "DEFLATE_BOMB"}
+        assert seconds < 5
+        assert megabytes < 100
+
+
+@pytest.mark.slow
+def test_a_jpeg_of_one_grey_takes_its_pixels_and_no_more(tmp_path):
+    """A block of 64 pixels takes a few bits: not enough of a bomb to be told from a dark radiograph."""
+    from PIL import Image
+
+    Image.new("L", (13_000, 13_000), 7).save(tmp_path / "a.jpg")
+    code, _, megabytes = outcome(tmp_path / "a.jpg", "header")
+    assert (code, megabytes < 200) == ("", True)  # 161 MiB of pixels
 
 
 def test_a_sparse_file_below_the_limit_and_a_dense_one_above_it_pass(monkeypatch, tmp_path):

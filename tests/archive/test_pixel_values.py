@@ -6,7 +6,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from medssl.archive import open_volume
+from medssl.archive import Refusal, open_volume
 from medssl.archive.pixels import read_dataset, stored
 
 PLACE = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
@@ -207,3 +207,30 @@ def test_a_mapping_may_be_a_table_for_some_values_only(tmp_path, write_dicom):
     found, valid = volume.voxels[0, :, :, 0].T, volume.valid[..., 0].T
     assert np.array_equal(valid, (pixels >= 3) & (pixels <= 7))
     assert np.array_equal(found[valid], table)
+
+
+@pytest.mark.parametrize("sequence", ["ModalityLUTSequence", "VOILUTSequence"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"LUTDescriptor": [24, 0, 10], "LUTData": bytes(20)},
+        {"LUTDescriptor": [24, 0, 10]},
+        {"LUTExplanation": "nothing else"},
+        {"LUTDescriptor": [24, 0], "LUTData": bytes(48)},
+        {"LUTDescriptor": [0, 0, 16], "LUTData": bytes(48)},
+        {"LUTDescriptor": [24, 0, 0], "LUTData": bytes(48)},
+    ],
+    ids=["short", "no data", "no descriptor", "two numbers", "65536 entries", "no bits"],
+)
+def test_a_damaged_table_is_refused(tmp_path, write_dicom, picture, sequence, item):
+    path = write_dicom(tmp_path / "a.dcm", picture, "DX", **{sequence: [item]})
+    with pytest.raises(Refusal, match=r"a\.dcm: LUT_DAMAGED"):
+        open_volume(path)
+
+
+def test_a_table_of_one_byte_an_entry(tmp_path, write_dicom):
+    pixels = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    curve = (255 * np.linspace(0, 1, 12) ** 2).astype(np.uint8)
+    path = write_dicom(tmp_path / "a.dcm", pixels, "DX",
+                       VOILUTSequence=[{"LUTDescriptor": [12, 0, 8], "LUTData": curve.tobytes()}])  # fmt: skip
+    assert np.allclose(opened(path), curve[pixels] / 255, atol=1e-6)

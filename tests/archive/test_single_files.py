@@ -4,6 +4,8 @@ import contextlib
 import gzip
 import pickle
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -217,6 +219,16 @@ def test_palettes_and_transparency_are_colour(tmp_path):
     for name in ("palette.png", "clear.png"):
         with pytest.raises(Refusal, match="COLOR_IMAGE"):
             open_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize(("colours", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_channels_of_16_bits_are_not_read_with_8(tmp_path, colours, channels):
+    """Pillow gives such a picture back with the upper half of each value, and says nothing."""
+    rows = b"".join(b"\0" + np.full(5 * channels, 1000 + n, ">u2").tobytes() for n in range(4))
+    parts = b"IHDR" + struct.pack(">IIBBBBB", 5, 4, 16, colours, 0, 0, 0), b"IDAT" + zlib.compress(rows), b"IEND"
+    chunks = [struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in parts]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert code(tmp_path / "a.png") == "COLOR_IMAGE"
 
 
 def test_a_nrrd_that_names_no_space_is_nowhere(tmp_path):

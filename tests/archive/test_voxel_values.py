@@ -173,16 +173,18 @@ def test_itk_voxels_are_simpleitks(tmp_path, ending, kind, packed):
     assert np.array_equal(found, oracle.T)
 
 
-@pytest.mark.parametrize("ending", ["mha", "nrrd"])
-def test_big_endian_itk_voxels_are_simpleitks(tmp_path, ending):
-    values = np.arange(24, dtype=">i2").tobytes()
-    start = {
-        "mha": b"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = True\nDimSize = 2 3 4\n"
-               b"ElementType = MET_SHORT\nElementDataFile = LOCAL\n",
-        "nrrd": b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nspace: left-posterior-superior\nendian: big\n"
-                b"space directions: (1,0,0) (0,1,0) (0,0,1)\nencoding: raw\nspace origin: (0,0,0)\n\n",
-    }[ending]  # fmt: skip
-    path = tmp_path / f"a.{ending}"
+@pytest.mark.parametrize("flag", ["True", "T", "1", "False", "0", "nrrd"])
+def test_the_byte_order_of_itk_voxels_is_simpleitks(tmp_path, flag):
+    """MetaImage looks at the first letter of a flag."""
+    values = np.arange(24, dtype=">i2" if flag in ("True", "T", "1", "nrrd") else "<i2").tobytes()
+    path = tmp_path / ("a.nrrd" if flag == "nrrd" else "a.mha")
+    start = (
+        b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nspace: left-posterior-superior\nendian: big\n"
+        b"space directions: (1,0,0) (0,1,0) (0,0,1)\nencoding: raw\nspace origin: (0,0,0)\n\n"
+        if flag == "nrrd"
+        else b"ObjectType = Image\nNDims = 3\nBinaryData = 1\nBinaryDataByteOrderMSB = %s\nDimSize = 2 3 4\n"
+        b"ElementType = MET_SHORT\nElementDataFile = LOCAL\n" % flag.encode()
+    )
     path.write_bytes(start + values)
     assert np.array_equal(open_volume(path).voxels[0], sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T)
     assert open_volume(path).voxels[0, 1, 2, 3] == 23
