@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +13,7 @@ from medssl.errors import UserError
 from medssl.heads import Classify, Segment, build_head
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import open_run, read_run
+from medssl.runs import open_run, origin
 from medssl.store import open_store
 from medssl.train import Training, fit
 from medssl.trunks import Trunk, build_trunk
@@ -83,7 +82,7 @@ def finetune(
         )
     facts = {
         "kind": "finetune",
-        "start": _origin(start),
+        "start": origin(start),
         "volumes": len(rows),
         "patients": rows["patient_pid"].nunique(),
     }
@@ -103,24 +102,6 @@ def finetune(
 
 def load_trunk(model: Supervised, start: Path) -> None:
     """Nothing; the model's trunk, and its decoder where both have one, hold the weights of the pretraining run."""
-    path = start / "last.safetensors"
-    _fill(cast(nn.Module, model.trunk), checkpoint.weights(path, "trunk."), start)
-    decoder = checkpoint.weights(path, "decoder.")
-    if decoder and isinstance(model.head, Segment):
-        _fill(model.head.decoder, decoder, start)
-
-
-def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], start: Path) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        what = str(error).splitlines()[-1].strip()
-        raise UserError(f"{start}: its trunk does not fit this recipe's ({what}); use the same trunk section") from None
-
-
-def _origin(start: Path | str | None) -> str:
-    """What a model started from: "scratch", or the digest of the store that its trunk saw."""
-    if start is None:
-        return "scratch"
-    record = read_run(Path(start))
-    return f"pretrained on store {record['store']}"
+    checkpoint.fill(cast(nn.Module, model.trunk), "trunk.", start)
+    if isinstance(model.head, Segment) and checkpoint.weights(start / checkpoint.NAME, "decoder."):
+        checkpoint.fill(model.head.decoder, "decoder.", start)

@@ -12,6 +12,9 @@ from safetensors.torch import load_file, save_file
 from medssl.atomic import replacing
 from medssl.errors import UserError
 
+NAME = "last.safetensors"
+"""A run's checkpoint in its folder."""
+
 MODEL, OPTIMIZER = "model.", "optimizer."
 
 
@@ -55,6 +58,18 @@ def weights(path: Path, prefix: str) -> Mapping[str, torch.Tensor]:
     """The model's tensors whose names start with `prefix`, without it."""
     start = MODEL + prefix
     return {name.removeprefix(start): value for name, value in read(path).items() if name.startswith(start)}
+
+
+def fill(module: torch.nn.Module, prefix: str, run: Path) -> None:
+    """Nothing; `module` holds the weights of a run's model whose names start with `prefix`. Raises UserError when they do
+    not fit it.
+    """
+    try:
+        module.load_state_dict(weights(run / NAME, prefix))
+    except RuntimeError as error:
+        what = str(error).splitlines()[-1].strip()
+        part = prefix.rstrip(".")
+        raise UserError(f"{run}: its {part} does not fit this recipe's ({what}); use the same {part} section") from None
 
 
 def steps_done(path: Path) -> int:

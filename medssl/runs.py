@@ -58,6 +58,11 @@ def read_run(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def origin(start: Path | str | None) -> str:
+    """What a training started from: "scratch", or the digest of the store that its trunk saw."""
+    return "scratch" if start is None else f"pretrained on store {read_run(Path(start))['store']}"
+
+
 def digest(store: Store) -> str:
     """What identifies the prepared data: a hash over the ids and preparations of its volumes."""
     rows = store.volumes.sort_values("volume_id")

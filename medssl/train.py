@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -22,7 +22,7 @@ from medssl.pictures import save_picture
 from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import Log, open_run
+from medssl.runs import Log, open_run, origin
 from medssl.schedule import cosine
 from medssl.store import open_store
 from medssl.trunks import build_trunk
@@ -35,6 +35,7 @@ class Training:
     """How long and how fast. `batch` scans a step and device, `accumulate` such batches before the weights move.
 
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
+    `frozen` names the parts that do not move at all: trunk, decoder.
     """
 
     steps: int
@@ -42,6 +43,7 @@ class Training:
     lr: float = 1e-3
     warmup: float = 0.1
     trunk_lr: float = 1.0
+    frozen: tuple[str, ...] = ()
     weight_decay: float = 0.01
     clip: float = 1.0
     accumulate: int = 1
@@ -56,6 +58,8 @@ class Training:
         for name in ("steps", "batch", "accumulate", "log_every", "save_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)} is not a positive whole number")
+        if strange := set(self.frozen) - {"trunk", "decoder"}:
+            raise UserError(f"frozen: {sorted(strange)[0]!r} is no part that can be; use trunk or decoder")
 
 
 class Trainable(Protocol):
@@ -69,11 +73,14 @@ class Trainable(Protocol):
 def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, progress: Progress = silent) -> None:
     """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one."""
     torch.manual_seed(settings.seed)
+    for name, parameter in model.named_parameters():
+        if name.partition(".")[0] in settings.frozen:
+            parameter.requires_grad_(False)
     fabric = find_place(settings.precision)
     wrapped, optimizer = fabric.setup(
         model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
     )
-    path = run / "last.safetensors"
+    path = run / checkpoint.NAME
     start = checkpoint.restore(path, model, optimizer.optimizer)
     if start >= settings.steps:
         return
@@ -110,8 +117,18 @@ def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, p
                 checkpoint.save(path, model, optimizer.optimizer, done)
 
 
-def pretrain(recipe: Section, store: Path | str, run: Path | str, *, progress: Progress = silent) -> Path:
-    """The run folder with a trunk pretrained as the recipe says on the store's training volumes; labels are not read."""
+def pretrain(
+    recipe: Section,
+    store: Path | str,
+    run: Path | str,
+    *,
+    start: Path | str | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """The run folder with a trunk pretrained as the recipe says on the store's training volumes; labels are not read.
+
+    `start` is a pretraining run whose trunk, and decoder if it has one, this one begins with: the next stage of several.
+    """
     run, store_ = Path(run), open_store(store)
     for name in ("views", "method", "pretrain"):
         if name not in recipe:
@@ -124,7 +141,11 @@ def pretrain(recipe: Section, store: Path | str, run: Path | str, *, progress: P
     if method.views > views.count:
         raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
     rows = select(store_, recipe.get("data", {}), split="train", channels=trunk.channels)
-    open_run(run, recipe, store_, {"kind": "pretrain", "volumes": len(rows)})
+    if start is not None:
+        checkpoint.fill(cast(torch.nn.Module, method.trunk), "trunk.", Path(start))
+        if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
+            checkpoint.fill(method.decoder, "decoder.", Path(start))
+    open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
     group = "scanner" if views.count > 1 else ""
     fit(
         method,

@@ -13,7 +13,7 @@ import torch
 from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.recipe import read_recipe
-from medssl.runs import Log, read_log
+from medssl.runs import Log, read_log, read_run
 from medssl.train import Training, pretrain
 
 
@@ -70,8 +70,25 @@ def test_workers_change_nothing(balls, tmp_path):
     assert same(tensors(alone), tensors(helped))
 
 
+def test_a_second_stage_goes_on_from_the_first_and_leaves_what_is_frozen(balls, tmp_path):
+    first = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=2"]), balls / "store", tmp_path / "first")
+    changes = ["pretrain.steps=3", "pretrain.frozen=[trunk]", "pretrain.seed=1"]
+    second = pretrain(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path / "second", start=first)
+    before, after = tensors(first), tensors(second)
+    trunk = [name for name in before if name.startswith("model.trunk.")]
+    decoder = [name for name in before if name.startswith("model.decoder.") and before[name].ndim > 1]
+    assert trunk and all(torch.equal(before[name], after[name]) for name in trunk)
+    assert decoder and not any(torch.equal(before[name], after[name]) for name in decoder)
+    assert read_run(second)["facts"]["start"].startswith("pretrained on store ")
+    with pytest.raises(UserError, match="frozen: 'head' is no part"):
+        pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.frozen=[head]"]), balls / "store", tmp_path / "third")
+    with pytest.raises(UserError, match="does not fit this recipe's"):
+        other = read_recipe(balls / "recipe.yaml", ["trunk.widths=[4, 6]"])
+        pretrain(other, balls / "store", tmp_path / "fourth", start=first)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(balls, tmp_path, monkeypatch):
-    from medssl.methods import Rebuild
+    from medssl.methods.rebuild import Rebuild
 
     calls = []
     forward = Rebuild.forward

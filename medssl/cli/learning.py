@@ -12,7 +12,13 @@ from medssl.progress import shown
 
 
 @app.command()
-def pretrain(recipe: Recipe, store: StoreOption, run: RunOption, set_: Changes = []) -> None:  # noqa: B006
+def pretrain(
+    recipe: Recipe,
+    store: StoreOption,
+    run: RunOption,
+    start: Annotated[Path | None, typer.Option("--from", help="A pretraining run that this one goes on from.")] = None,
+    set_: Changes = [],  # noqa: B006
+) -> None:
     """Pretrain a trunk on a store's training volumes, without labels.
 
     Example: medssl pretrain pipelines/hippocampus.yaml --store stores/hippocampus --run runs/hippocampus_local
@@ -20,7 +26,7 @@ def pretrain(recipe: Recipe, store: StoreOption, run: RunOption, set_: Changes =
     from medssl.recipe import read_recipe
     from medssl.train import pretrain as train
 
-    say(f"trunk in {train(read_recipe(recipe, set_), store, run, progress=shown)}")
+    say(f"trunk in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
 
 
 @app.command()

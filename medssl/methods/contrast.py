@@ -1,8 +1,10 @@
 """Contrast of whole views: two views of a scan attract, other scans of the same scanner repel.
 
-Chen et al., ICML 2020, arXiv:2002.05709 (InfoNCE, projector); with a teacher, He et al., CVPR 2020, arXiv:1911.05722.
-Differs: negatives come from the same scanner only (see relations); scans of the same patient are never negatives; the
-projector normalises by layer, because a batch of volumes is too small for batch statistics.
+Chen et al., ICML 2020, arXiv:2002.05709 (InfoNCE, projector); with a teacher and a queue, He et al., CVPR 2020,
+arXiv:1911.05722 (MoCo), whose negatives can be made harder as in Kalantidis et al., NeurIPS 2020, arXiv:2010.01028 (MoCHi).
+Differs: negatives come from the same scanner only (see relations), in the queue as well; scans of the same patient are
+never negatives and never mixed into one; mixing begins when the queue is full; the projector normalises by layer, because
+a batch of volumes is too small for batch statistics.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from medssl.methods.relations import info_nce, instance_relation
+from medssl.errors import UserError
+from medssl.methods.projector import projector
+from medssl.methods.queue import Queue
+from medssl.methods.relations import info_nce, info_nce_between, instance_relation
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -20,10 +26,13 @@ if TYPE_CHECKING:
 
 
 class Contrast(nn.Module):
-    """InfoNCE over pooled features. `masked` contrasts the masked views that a rebuild term uses, in the same forward."""
+    """InfoNCE over pooled features. `masked` contrasts the masked views that a rebuild term uses, in the same forward.
 
-    dense = False
-    views = 2
+    With `teacher`, views are compared with the teacher's of other views and, as negatives, with the last `queue` of them.
+    `mixed` and `mixed_with_query` are how many harder negatives are made for each view of the `hardest` in the queue.
+    """
+
+    dense, views = False, 2
 
     def __init__(
         self,
@@ -35,28 +44,67 @@ class Contrast(nn.Module):
         same_scanner: bool = True,
         masked: bool = False,
         teacher: bool = False,
+        queue: int = 0,
+        hardest: int = 64,
+        mixed: int = 0,
+        mixed_with_query: int = 0,
     ) -> None:
         super().__init__()
-        self.weight, self.temperature, self.same_scanner = weight, temperature, same_scanner
-        self.masked, self.teacher = masked, teacher
-        self.project = nn.Sequential(
-            nn.Linear(trunk.dim, trunk.dim), nn.LayerNorm(trunk.dim), nn.GELU(), nn.Linear(trunk.dim, width)
-        )
+        if queue and not teacher:
+            raise UserError(f"method.contrast.queue: {queue}, but what it holds is the teacher's; set teacher: true")
+        if (mixed or mixed_with_query) and not queue:
+            raise UserError("method.contrast.mixed: there is no queue to mix negatives from; set queue, e.g. to 1024")
+        self.weight, self.temperature, self.same_scanner, self.masked = weight, temperature, same_scanner, masked
+        self.taught = "project" if teacher else ""
+        self.mixing = hardest, mixed, mixed_with_query
+        self.project = projector(trunk.dim, width)
+        self.queue = Queue(queue, width, facts=2)
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
         batch, copies = bank.batch, bank.rows // bank.scans
         scan = torch.arange(bank.scans, device=batch.patient.device).repeat(copies)
-        positive, ignore = instance_relation(
-            scan, batch.patient.repeat(copies), batch.scanner.repeat(copies), same_scanner=self.same_scanner
-        )
+        patient, scanner = batch.patient.repeat(copies), batch.scanner.repeat(copies)
+        positive, ignore = instance_relation(scan, patient, scanner, same_scanner=self.same_scanner)
         z = self.project(bank.features(masked=self.masked).pooled)
-        if not self.teacher:
+        if not self.taught:
             return self.weight * info_nce(z, positive, ignore, self.temperature)
-        # The student's rows are compared with the teacher's: stack both and forbid pairs on the same side.
-        keys = self.project(bank.features(teacher=True).pooled).detach()
-        side = torch.arange(2, device=z.device).repeat_interleave(bank.rows)
-        across = side[:, None] != side[None]
-        positive, ignore = positive.repeat(2, 2) & across, ignore.repeat(2, 2) | ~across
-        positive[bank.rows :] = False
-        return self.weight * info_nce(torch.cat([z, keys]), positive, ignore, self.temperature)
+        keys = bank.averaged(self)(bank.features(teacher=True).pooled)
+        past, facts = self.queue.content()
+        known = facts.to(patient.dtype)
+        forbidden = patient[:, None] == known[None, :, 0]
+        if self.same_scanner:
+            forbidden = forbidden | (scanner[:, None] != known[None, :, 1])
+        harder = None
+        if self.mixing[1] + self.mixing[2] and len(past) == len(self.queue.vectors):
+            harder = mixed_negatives(z, past, ~forbidden, *self.mixing)
+        none = torch.zeros_like(forbidden)
+        loss = info_nce_between(
+            z, torch.cat([keys, past.to(keys.dtype)]), torch.cat([positive, none], 1), torch.cat([ignore, forbidden], 1),
+            self.temperature, harder,
+        )  # fmt: skip
+        if self.training:
+            self.queue.add(keys[: bank.scans], torch.stack([patient, scanner], 1)[: bank.scans])
+        return self.weight * loss
+
+
+@torch.no_grad()
+def mixed_negatives(
+    queries: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor, hardest: int, mixed: int, with_query: int
+) -> torch.Tensor:
+    """Unit vectors (Q, mixed + with_query, E) between two of the `hardest` allowed keys of a query, and between one of them
+    and the query, nearer to the key; zero vectors for a query without any allowed key.
+    """
+    q, k = (functional.normalize(x.float(), dim=1) for x in (queries, keys))
+    near = (q @ k.T).masked_fill(~allowed, float("-inf")).topk(min(hardest, len(k)), dim=1).indices
+    count = allowed.sum(1).clamp(max=near.shape[1])[:, None]
+
+    def some(number: int) -> torch.Tensor:
+        place = (torch.rand(len(q), number).to(q.device) * count).long()
+        return k[near.gather(1, place)]
+
+    between = torch.rand(len(q), mixed, 1).to(q.device)
+    towards = 0.5 * torch.rand(len(q), with_query, 1).to(q.device)
+    two = between * some(mixed) + (1 - between) * some(mixed)
+    one = towards * q[:, None] + (1 - towards) * some(with_query)
+    return functional.normalize(torch.cat([two, one], 1), dim=2) * (count[:, :, None] > 0)

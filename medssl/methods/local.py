@@ -28,8 +28,7 @@ class LocalContrast(nn.Module):
     negatives: the same organ of another patient should be allowed to look the same.
     """
 
-    dense = True
-    views = 2
+    dense, views, taught = True, 2, ""
 
     def __init__(
         self,

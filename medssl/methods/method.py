@@ -3,18 +3,22 @@
 # V views, B scans, C channels, *S space; R = V * B rows
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import nn
 
 from medssl.errors import UserError
 from medssl.methods.rebuild import Rebuild
-from medssl.methods.teacher import Teacher
+from medssl.methods.teacher import Average
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.views import Batch
-from medssl.views.masks import random_mask
+from medssl.views.masks import Masking
+
+RANDOM = Masking()
+
+NO_TEACHER = "method.teacher_half_life: 0, but a term asks for a teacher; set it, e.g. to 0.02"
 
 
 class Bank:
@@ -27,10 +31,10 @@ class Bank:
         self.batch, self.method = batch, method
         self.x_RCS = batch.x.flatten(0, 1)
         self.rows, self.scans = len(self.x_RCS), batch.x.shape[1]
-        grid = tuple(n // c for n, c in zip(self.x_RCS.shape[2:], method.trunk.cell, strict=True))
-        self.mask = random_mask(self.rows, grid, method.mask_ratio).to(self.x_RCS.device)
+        self.mask = method.masking.draw(self.x_RCS, method.trunk.cell)
         self._features: dict[tuple[bool, bool], Features] = {}
         self._dense: dict[bool, torch.Tensor] = {}
+        self._small: Features | None = None
 
     def features(self, *, masked: bool = False, teacher: bool = False) -> Features:
         """The trunk's features of all rows; the teacher's carry no gradient and see whole views."""
@@ -41,6 +45,18 @@ class Bank:
             else:
                 self._features[key] = self.method.trunk(self.x_RCS, self.mask if masked else None)
         return self._features[key]
+
+    def every_pooled(self) -> torch.Tensor:
+        """The trunk's pooled features of all rows and, after them, of the small views (R + L * B, dim)."""
+        if not self.batch.small.numel():
+            return self.features().pooled
+        if self._small is None:
+            self._small = self.method.trunk(self.batch.small.flatten(0, 1))
+        return torch.cat([self.features().pooled, self._small.pooled])
+
+    def averaged(self, term: Term) -> nn.Module:
+        """The teacher's twin of the part that a term calls `taught`."""
+        return self.method.averaged(term)
 
     def dense(self, *, masked: bool = False) -> torch.Tensor:
         """The decoder's vector for each voxel of all rows (R, width, *S)."""
@@ -58,6 +74,8 @@ class Term(Protocol):
     """Whether it wants the decoder."""
     views: int
     """How many views of a scan it needs at least."""
+    taught: str
+    """The name of its part that the teacher has an average of; "" when it needs none."""
 
     def __call__(self, bank: Bank) -> torch.Tensor: ...
 
@@ -65,21 +83,23 @@ class Term(Protocol):
 class Method(nn.Module):
     """Named, weighted losses of a batch; they are only added up by the loop.
 
-    `mask_ratio` is the hidden fraction of the trunk's cells wherever a term works on masked views. `teacher_half_life`
-    (fraction of the run, 0 = no teacher) keeps an averaged twin of the trunk for terms that ask for it: a raw momentum
-    would mean something else for every length of run.
+    `masking` is what is hidden wherever a term works on masked views. `teacher_half_life` (fraction of the run, 0 = no
+    teacher) keeps averaged twins of the trunk, and of the part that a term calls `taught`, for terms that ask for them.
     """
 
     def __init__(
-        self, trunk: Trunk, terms: dict[str, Term], *, mask_ratio: float = 0.6, teacher_half_life: float = 0.0
+        self, trunk: Trunk, terms: dict[str, Term], *, masking: Masking = RANDOM, teacher_half_life: float = 0.0
     ) -> None:
         super().__init__()
-        if not 0 < mask_ratio < 1:
-            raise UserError(f"method.mask_ratio: {mask_ratio} is not between 0 and 1")
-        self.trunk, self.mask_ratio = trunk, mask_ratio
+        self.trunk, self.masking = trunk, masking
         self.terms = nn.ModuleDict(terms)  # type: ignore[arg-type]
         self.decoder = Decoder(trunk) if any(term.dense for term in terms.values()) else None
-        self.teacher = Teacher(trunk, teacher_half_life) if teacher_half_life else None
+        self.teacher = Average(cast(nn.Module, trunk), teacher_half_life) if teacher_half_life else None
+        self.averages = nn.ModuleDict({
+            name: Average(getattr(term, term.taught), teacher_half_life)
+            for name, term in terms.items()
+            if term.taught and teacher_half_life
+        })  # fmt: skip
         self.views = max(term.views for term in terms.values())
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -92,13 +112,23 @@ class Method(nn.Module):
     def teach(self, x_RCS: torch.Tensor) -> Features:
         """The teacher's features of whole views."""
         if self.teacher is None:
-            raise UserError("method.teacher_half_life: 0, but a term asks for a teacher; set it, e.g. to 0.02")
+            raise UserError(NO_TEACHER)
         return self.teacher(x_RCS)
+
+    def averaged(self, term: Term) -> nn.Module:
+        """The teacher's twin of the part that a term calls `taught`."""
+        for name, mine in self.terms.items():
+            if mine is term and name in self.averages:
+                return self.averages[name]
+        raise UserError(NO_TEACHER)
 
     def after_step(self, steps: int) -> None:
         """Nothing; the teacher has moved towards the trunk, in a run of `steps` steps."""
         if self.teacher is not None:
-            self.teacher.follow(self.trunk, steps)
+            self.teacher.follow(cast(nn.Module, self.trunk), steps)
+        for name, average in self.averages.items():
+            term = self.terms[name]
+            cast(Average, average).follow(getattr(term, str(term.taught)), steps)
 
     @torch.no_grad()
     def picture(self, batch: Batch) -> dict[str, torch.Tensor]:

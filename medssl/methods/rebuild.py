@@ -2,12 +2,13 @@
 
 He et al., CVPR 2022, arXiv:2111.06377 (token trunks drop what is hidden) and Xie et al., CVPR 2022, arXiv:2111.09886
 (convolutional trunks see a learned value in its place).
-Differs: 3D cells; one decoder for both kinds of trunk; the target is whitened per cell only on request, and then only
-where the cell varies, so that air stays what it is.
+With a sparse convolutional trunk (see trunks/resenc.py) this is SparK: Tian et al., ICLR 2023, arXiv:2301.03580.
+Differs: 3D cells; one decoder for all kinds of trunk; the target is whitened per cell only on request.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,15 +22,14 @@ from medssl.views.masks import spread
 if TYPE_CHECKING:
     from medssl.methods.method import Bank
 
-FLAT = 1e-3
-"""Standard deviation below which a cell holds nothing but air or noise and is not whitened."""
+TINY_VARIANCE = 1e-6
+"""Added to a cell's variance before it is divided by: air stays near what it is."""
 
 
 class Rebuild(nn.Module):
     """Mean squared error over hidden voxels."""
 
-    dense = True
-    views = 1
+    dense, views, taught = True, 1, ""
 
     def __init__(self, trunk: Trunk, *, weight: float = 1.0, whiten: bool = False) -> None:
         super().__init__()
@@ -57,15 +57,18 @@ class Rebuild(nn.Module):
 
 
 def whitened(x: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
-    """`x` (R, C, *S) with zero mean and unit spread in each cell; cells flatter than FLAT only lose their mean."""
-    pool = (nn.functional.avg_pool2d, nn.functional.avg_pool3d)[len(cell) - 2]
+    """`x` (R, C, *S) with each cell, of all channels together, less its mean and over sqrt(unbiased variance + 1e-6).
 
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        cells = pool(values, cell)
+    A cell of one value becomes zeros. MAE's "normalised pixels" and SparK's target.
+    """
+    pool = (nn.functional.avg_pool2d, nn.functional.avg_pool3d)[len(cell) - 2]
+    values = x.shape[1] * math.prod(cell)
+
+    def mean(of: torch.Tensor) -> torch.Tensor:
+        cells = pool(of, cell).mean(1, keepdim=True)
         for axis, voxels in enumerate(cell):
             cells = cells.repeat_interleave(voxels, dim=axis + 2)
         return cells
 
     centred = x - mean(x)
-    spread_of_cell = mean(centred.square()).sqrt()
-    return centred / torch.where(spread_of_cell > FLAT, spread_of_cell, torch.ones_like(spread_of_cell))
+    return centred / (mean(centred.square()) * (values / (values - 1)) + TINY_VARIANCE).sqrt()

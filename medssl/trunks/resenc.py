@@ -9,7 +9,7 @@ Differs: pre-activation is not used and the norm is InstanceNorm with a leaky Re
 # B batch, W width, *S space
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -30,8 +30,12 @@ convolution is garbage when its input is two voxels deep (relative error 1 or na
 class ResEnc(nn.Module):
     """A pyramid of `len(widths)` levels. `strides` has one entry a level, for all axes or for each; the first is 1.
 
-    A hidden cell is replaced by `hidden`, a learned value, before the first convolution, so what it held cannot reach
-    any feature. The mask's cells are those of the coarsest level.
+    What a hidden cell held cannot reach any feature. `hide` "token" puts `hidden`, a learned value, in its place before
+    the first convolution. "sparse" (SparK: Tian et al., ICLR 2023, arXiv:2301.03580) keeps hidden cells at zero through
+    every convolution, pooling and norm, whose statistics are of the seen voxels alone, and puts a learned vector for each
+    level there at the end: the network never sees the mask's pattern as an image, and what it learns of norms is true
+    where nothing is hidden. Differs from SparK: the norm is InstanceNorm; the decoder's own convolutions make the levels
+    dense. The mask's cells are those of the coarsest level.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class ResEnc(nn.Module):
         widths: tuple[int, ...] = (16, 32, 64, 128),
         strides: tuple[tuple[int, ...], ...] = (),
         blocks: int = 1,
+        hide: Literal["token", "sparse"] = "token",
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
@@ -52,8 +57,9 @@ class ResEnc(nn.Module):
             tuple(int(torch.tensor([s[a] for s in steps[: n + 1]]).prod()) for a in range(self.dims))
             for n in range(len(steps))
         )
-        self.cell = self.strides[-1]
-        self.hidden = nn.Parameter(torch.zeros(channels))
+        self.cell, self.sparse = self.strides[-1], hide == "sparse"
+        shapes = [(width,) for width in widths] if self.sparse else [(channels,)]
+        self.hidden = nn.ParameterList(nn.init.trunc_normal_(torch.zeros(shape), std=0.02) for shape in shapes)
         before = (channels, *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -67,14 +73,31 @@ class ResEnc(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
         """Features of views (B, C, *S); `mask` (B, *S / cell) hides whole cells."""
-        if mask is not None:
-            seen = ~spread(mask.to(x.device), tuple(x.shape[2:]))
-            x = torch.where(seen, x, self.hidden.view(1, -1, *[1] * self.dims).to(x.dtype))
+        if mask is None:
+            return self._dense(x)
+        seen = ~mask.to(x.device)
+        if not self.sparse:
+            return self._dense(_filled(x, seen, self.hidden[0]))
+        x = x * spread(seen, tuple(x.shape[2:]))
+        pyramid = []
+        for stage, hidden in zip(self.stages, self.hidden, strict=True):
+            for block in cast(nn.Sequential, stage):
+                x = block(x, seen)
+            pyramid.append(_filled(x, seen, hidden))
+        # Hidden cells are zero at the coarsest level, which has one voxel a cell.
+        return Features(tuple(pyramid), x.flatten(2).sum(2) / seen.flatten(1).sum(1)[:, None])
+
+    def _dense(self, x: torch.Tensor) -> Features:
         pyramid = []
         for stage in self.stages:
             x = stage(x)
             pyramid.append(x)
         return Features(tuple(pyramid), x.flatten(2).mean(2))
+
+
+def _filled(x: torch.Tensor, seen: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`x` (B, W, *S) with `value` (W,) wherever a cell of `seen` (B, *grid) is False."""
+    return torch.where(spread(seen, tuple(x.shape[2:])), x, value.view(1, -1, *[1] * (x.ndim - 2)).to(x.dtype))
 
 
 class Residual(nn.Module):
@@ -96,10 +119,34 @@ class Residual(nn.Module):
         self.shortcut = nn.Sequential(shrink, *widen)
         self.act = nn.LeakyReLU(0.01)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's output (B, after, *S / stride)."""
+    def forward(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """The block's output (B, after, *S / stride). Where a cell of `seen` (B, *grid) is False it stays zero."""
         least = min(-(-n // step) for n, step in zip(x.shape[2:], self.stride, strict=True))
         if x.device.type == "cpu" and least < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return self.forward(x.float())
-        return self.act(self.body(x) + self.shortcut(x))
+                return self.forward(x.float(), seen)
+        if seen is None:
+            return self.act(self.body(x) + self.shortcut(x))
+        return self.act(_on_seen(self.body, x, seen) + _on_seen(self.shortcut, x, seen))
+
+
+def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """What the layers make of seen voxels; all others are zero after each of them."""
+    for layer in layers:
+        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d)
+        x = _norm_of_seen(layer, x, seen) if normed else layer(x)
+        if not isinstance(layer, nn.LeakyReLU):  # which keeps zeros
+            x = x * spread(seen, tuple(x.shape[2:]))
+    return x
+
+
+def _norm_of_seen(norm: nn.Module, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """InstanceNorm by the mean and variance of the seen voxels; anything at the others."""
+    axes, shape = tuple(range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    there = spread(seen, tuple(x.shape[2:]))
+    count = there.sum(axes, keepdim=True)
+    full = x.float()
+    mean = (full * there).sum(axes, keepdim=True) / count
+    variance = ((full - mean) * there).square().sum(axes, keepdim=True) / count
+    y = (full - mean) * torch.rsqrt(variance + norm.eps)  # type: ignore[operator]
+    return (y * norm.weight.view(shape) + norm.bias.view(shape)).to(x.dtype)  # type: ignore[operator]

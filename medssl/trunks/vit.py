@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from medssl.errors import UserError
 from medssl.trunks.features import Features
@@ -21,8 +22,11 @@ class ViT(nn.Module):
     """Tokens of `patch` voxels through `depth` blocks; the pyramid holds the tokens after a half and all of them.
 
     Both levels have the patch's stride: a decoder brings them to finer grids. Where a mask is given, hidden cells of
-    the pyramid hold the learned `hidden` token plus their position.
+    the pyramid hold the learned `hidden` token plus their position. Positions are learned for views of `size` and
+    interpolated for views of another.
     """
+
+    grid: torch.Tensor
 
     def __init__(
         self,
@@ -44,6 +48,8 @@ class ViT(nn.Module):
         grid = tuple(n // p for n, p in zip(size, patch, strict=True))
         self.embed = CONV[self.dims](channels, width, patch, patch)
         self.place = nn.Parameter(torch.randn(1, math.prod(grid), width) * 0.02)
+        self.register_buffer("grid", torch.tensor(grid))
+        self.register_load_state_dict_pre_hook(_fit_places)
         self.hidden = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
@@ -55,7 +61,8 @@ class ViT(nn.Module):
         """Features of views (B, C, *S); `mask` (B, *S / patch) hides whole tokens, equally many in each row."""
         cells = self.embed(x)
         grid = tuple(cells.shape[2:])
-        x_BNE = cells.flatten(2).transpose(1, 2) + self.place
+        place_1NE = resized(self.place, tuple(self.grid.tolist()), grid)
+        x_BNE = cells.flatten(2).transpose(1, 2) + place_1NE
         seen_BM = None
         if mask is not None:
             hidden_BN = mask.flatten(1).to(x.device)
@@ -67,11 +74,30 @@ class ViT(nn.Module):
             if number == max(len(self.blocks) // 2, 1):
                 levels.append(x_BNE)
         x_BNE = self.norm(x_BNE)
-        pyramid = tuple(self._as_grid(level, seen_BM, grid) for level in (*levels, x_BNE))
+        pyramid = tuple(self._as_grid(level, seen_BM, grid, place_1NE) for level in (*levels, x_BNE))
         return Features(pyramid, x_BNE.mean(1))
 
-    def _as_grid(self, x_BME: torch.Tensor, seen_BM: torch.Tensor | None, grid: tuple[int, ...]) -> torch.Tensor:
+    def _as_grid(
+        self, x_BME: torch.Tensor, seen_BM: torch.Tensor | None, grid: tuple[int, ...], place_1NE: torch.Tensor
+    ) -> torch.Tensor:
         if seen_BM is not None:
-            whole = (self.hidden + self.place).to(x_BME.dtype).expand(len(x_BME), -1, -1)
+            whole = (self.hidden + place_1NE).to(x_BME.dtype).expand(len(x_BME), -1, -1)
             x_BME = whole.scatter(1, seen_BM[..., None].expand(-1, -1, self.dim), x_BME)
         return x_BME.transpose(1, 2).unflatten(2, grid)
+
+
+def resized(place_1NE: torch.Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> torch.Tensor:
+    """Places of tokens on a grid of another size, interpolated; those of the same size are as they are."""
+    if before == after:
+        return place_1NE
+    field = place_1NE.transpose(1, 2).unflatten(2, before)
+    mode = "trilinear" if len(before) == 3 else "bilinear"
+    return functional.interpolate(field, size=after, mode=mode).flatten(2).transpose(1, 2)
+
+
+def _fit_places(vit: ViT, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+    """Nothing; weights of a ViT for views of another size have places for this one."""
+    place, grid = state.get(f"{prefix}place"), state.get(f"{prefix}grid")
+    if place is not None and grid is not None and len(grid) == vit.dims:
+        state[f"{prefix}place"] = resized(place, tuple(grid.tolist()), tuple(vit.grid.tolist()))
+        state[f"{prefix}grid"] = vit.grid.clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,10 @@ class Crops:
     `size` is the view's grid: two numbers make 2D views, three make 3D ones. `mm` is the box it covers (empty: one view
     voxel is one volume voxel). `turn` is the largest rotation in degrees about each axis, `zoom` the largest relative
     change of scale, `shift` the largest move of a box that is larger than the volume, as a fraction of the box.
-    `flips` lists axes that may be mirrored: none by default, because most anatomy has a left and a right.
+    `flips` lists axes that may be mirrored: none by default, because most anatomy has a left and a right. Further views
+    share at least `overlap` of each side with the first (before turns and zooms; 0: each lies anywhere). With `parts`, the
+    volume is cut into so many along the axis `along`; view v lies in part v mod `parts`, views v and v + `parts` on the
+    same slice.
     """
 
     size: tuple[int, ...]
@@ -25,6 +29,9 @@ class Crops:
     zoom: float = 0.1
     shift: float = 0.05
     flips: tuple[int, ...] = ()
+    overlap: float = 0.0
+    parts: int = 0
+    along: int = 2
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -33,6 +40,10 @@ class Crops:
             raise UserError(f"views.mm: {self.mm} has {len(self.mm)} entries, views.size has {len(self.size)}")
         if any(axis not in range(len(self.size)) for axis in self.flips):
             raise UserError(f"views.flips: {self.flips} names an axis that a {len(self.size)}D view lacks; use 0..")
+        if not 0 <= self.overlap < 1:
+            raise UserError(f"views.overlap: {self.overlap} is not a share from 0 to below 1")
+        if self.along not in (0, 1, 2):
+            raise UserError(f"views.along: {self.along} is no axis of a volume; use 0, 1 or 2")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -44,15 +55,53 @@ class Crops:
         """Matrix (4, 4) from view voxel to volume voxel for the unaltered view of the volume's middle."""
         return _about((np.array(shape) - 1) / 2, np.eye(3), self._step(affine), self.grid)
 
-    def draw(self, shape: tuple[int, int, int], affine: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random matrix (4, 4) from view voxel to volume voxel, the box inside the volume wherever it fits."""
+    def draw_views(
+        self, shape: tuple[int, int, int], affine: np.ndarray, rngs: Sequence[np.random.Generator]
+    ) -> list[np.ndarray]:
+        """A random matrix for each of `rngs`, related as `overlap` and `parts` say."""
+        places: list[np.ndarray] = []
+        slices = _slices(shape[self.along], self.parts, rngs)
+        for rng, number in zip(rngs, slices, strict=True):
+            reach = (1 - self.overlap) * np.array(self.grid) * self._step(affine)
+            near = (self.middle(places[0]), reach) if places and self.overlap else None
+            places.append(self.draw(shape, affine, rng, near=near))
+            if number is not None:
+                places[-1][self.along, 3] += number - self.middle(places[-1])[self.along]
+        return places
+
+    def draw_inside(
+        self, shape: tuple[int, int, int], affine: np.ndarray, rng: np.random.Generator, whole: Crops, place: np.ndarray
+    ) -> np.ndarray:
+        """A random matrix for a view within that of `whole` at `place` (before turns and zooms)."""
+        room = (np.array(whole.grid) * whole._step(affine) - np.array(self.grid) * self._step(affine)) / 2
+        return self.draw(shape, affine, rng, near=(whole.middle(place), np.maximum(room, 0)))
+
+    def middle(self, place: np.ndarray) -> np.ndarray:
+        """The volume voxel in the middle of a view."""
+        return (place @ [*(np.array(self.grid) - 1) / 2, 1])[:3]
+
+    def draw(
+        self,
+        shape: tuple[int, int, int],
+        affine: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        near: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """A random matrix (4, 4) from view voxel to volume voxel, the box inside the volume wherever it fits.
+
+        `near` is a volume voxel, and how far from it along each axis the middle of the view may be.
+        """
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         step = self._step(affine) * (1 + rng.uniform(-self.zoom, self.zoom))
         half = (np.array(self.grid) - 1) / 2 * step
         middle = (np.array(shape) - 1) / 2
         room = middle - half
         slack = np.where(room > 0, room, self.shift * 2 * half * (np.array(shape) > 1))
-        centre = middle + rng.uniform(-1, 1, 3) * slack
+        low, high = middle - slack, middle + slack
+        if near is not None:
+            low, high = np.clip(near[0] - near[1], low, high), np.clip(near[0] + near[1], low, high)
+        centre = (low + high) / 2 + rng.uniform(-1, 1, 3) * (high - low) / 2
         turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
         mirror = np.ones(3)
         for axis in self.flips:
@@ -69,6 +118,17 @@ class Crops:
         step = np.ones(3)
         step[:dims] = np.array(self.mm) / np.array(self.size) / spacing[:dims]
         return step
+
+
+def _slices(count: int, parts: int, rngs: Sequence[np.random.Generator]) -> list[int | None]:
+    """The slice that each view lies on, None for any. Every one of `count` slices is in exactly one part."""
+    if not parts:
+        return [None] * len(rngs)
+    if parts > count:
+        raise UserError(f"views.parts: {parts}, but a volume has {count} slices along views.along; use fewer")
+    edges = [-(-part * count // parts) for part in range(parts + 1)]
+    drawn = [int(rng.integers(edges[part], edges[part + 1])) for part, rng in enumerate(rngs[:parts])]
+    return [drawn[view % parts] for view in range(len(rngs))]
 
 
 def _about(centre: np.ndarray, linear: np.ndarray, step: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:

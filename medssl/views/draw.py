@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,12 @@ from medssl.views.samplers import rows_of_step
 CACHE_BYTES = 4 << 30
 """Decoded volumes kept in memory, over all views of a process."""
 
+KEPT = 64
+"""Volumes of which more than so many would not fit are not kept: only the box that a step needs is read."""
+
+SMALL = 1000
+"""The number of the first small view in the keys of random numbers."""
+
 
 class Batch(NamedTuple):
     """What a method sees in one step. V views, B scans, C channels, *S the view's two or three axes."""
@@ -35,14 +42,22 @@ class Batch(NamedTuple):
     """A number for each scanner (B,); scans of an unknown scanner share one."""
     target: torch.Tensor
     """Label (B,) or label map (B, *S) of the first view; empty in pretraining."""
+    where: torch.Tensor = torch.empty(0)
+    """Where the middle of each view is in its volume, from 0 to 1 along each axis (V, B, 3)."""
+    small: torch.Tensor = torch.empty(0)
+    """Values (L, B, C, *s) of small views that lie within the others; empty when the recipe asks for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How many views of a scan are drawn, where (`crops`) and how they are altered (None: by modality)."""
+    """How many views of a scan are drawn, where (`crops`) and how they are altered (None: by modality); and how many
+    small views within them, in turn, as `small` says.
+    """
 
     crops: Crops
     count: int = 2
+    small: Crops | None = None
+    small_count: int = 0
     intensity: Intensity | None = None
     alter: bool = True
 
@@ -76,39 +91,80 @@ class Steps(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rows = rows_of_step(step, self.groups, self.batch, self.seed)
-        drawn = [
-            [self._view(row, view, (self.seed, step, place, view)) for place, row in enumerate(rows)]
-            for view in range(self.views.count)
-        ]
-        x = torch.stack([torch.stack([image for image, _, _ in view]) for view in drawn])
-        to_mm = torch.stack([torch.stack([matrix for _, matrix, _ in view]) for view in drawn])
-        masks = [mask for _, _, mask in drawn[0]]
-        target = torch.stack([m for m in masks if m is not None]) if self.target == "mask" else torch.empty(0)
+        scans = [self._scan(row, (self.seed, step, place)) for place, row in enumerate(rows)]
+        views, small, to_mm, where, masks = zip(*scans, strict=True)
+        target = torch.stack(masks) if self.target == "mask" else torch.empty(0)
         if self.labels is not None:
             target = torch.from_numpy(self.labels[rows])
-        return Batch(x, to_mm, torch.from_numpy(self.patients[rows]), torch.from_numpy(self.scanners[rows]), target)
+        return Batch(
+            x=torch.stack(views, 1), to_mm=torch.stack(to_mm, 1), patient=torch.from_numpy(self.patients[rows]),
+            scanner=torch.from_numpy(self.scanners[rows]), target=target, where=torch.stack(where, 1),
+            small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
+        )  # fmt: skip
+
+    def _scan(self, row: int, key: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        """A scan's views, small views, matrices to mm, places in the volume, and the label map of the first view.
+
+        All places are drawn first; then one box of the volume that holds them all is read and all views are cut from it.
+        """
+        volume_id, views = self.ids[row], self.views
+        shape, affine = self.store.shape(volume_id), self.store.affine(volume_id)
+        rngs = [np.random.default_rng((*key, view)) for view in range(views.count)]
+        small_rngs = [np.random.default_rng((*key, SMALL + view)) for view in range(views.small_count)]
+        if views.alter:
+            places = views.crops.draw_views(shape, affine, rngs)
+        else:
+            places = [views.crops.centred(shape, affine)] * views.count
+        crops = views.small or views.crops
+        inside = [
+            crops.draw_inside(shape, affine, rng, views.crops, places[n % views.count])
+            for n, rng in enumerate(small_rngs)
+        ]
+        boxes = [bounding_box(place, views.crops.grid, shape) for place in places]
+        boxes += [bounding_box(place, crops.grid, shape) for place in inside]
+        start, stop = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
+        image, change = self._box(volume_id, "image", start, stop), self._change(row)
+        cut = [self._view(image, place, start, views.crops) for place in places]
+        cut_small = [self._view(image, place, start, crops) for place in inside]
+        if views.alter:
+            cut = [change.apply(x, rng) for x, rng in zip(cut, rngs, strict=True)]
+            cut_small = [change.apply(x, rng) for x, rng in zip(cut_small, small_rngs, strict=True)]
+        mask = torch.empty(0)
+        if self.target == "mask":
+            labels = self._box(volume_id, "mask", start, stop)
+            mask = self._view(labels, places[0], start, views.crops, "nearest")[0].long()
+        where = [(views.crops.middle(place) + 0.5) / np.array(shape) for place in places]
+        return (
+            torch.stack(cut), torch.stack(cut_small) if cut_small else mask,
+            torch.from_numpy(np.stack([affine @ place for place in places])), torch.from_numpy(np.stack(where)), mask,
+        )  # fmt: skip
+
+    def _change(self, row: int) -> Intensity:
+        return self.views.intensity or BY_MODALITY.get(self.modalities[row], Intensity())
 
     def _view(
-        self, row: int, view: int, key: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        rng = np.random.default_rng(key)
-        volume_id, crops = self.ids[row], self.views.crops
-        shape, affine = self.store.shape(volume_id), self.store.affine(volume_id)
-        place = crops.draw(shape, affine, rng) if self.views.alter else crops.centred(shape, affine)
-        image = self._cut(volume_id, "image", place)
-        if self.views.alter:
-            image = (self.views.intensity or BY_MODALITY.get(self.modalities[row], Intensity())).apply(image, rng)
-        mask = self._cut(volume_id, "mask", place)[0].long() if self.target == "mask" and view == 0 else None
-        return image, torch.from_numpy(affine @ place), mask
-
-    def _cut(self, volume_id: str, name: str, place: np.ndarray) -> torch.Tensor:
-        grid, dims = self.views.crops.grid, len(self.views.crops.size)
-        start, stop = bounding_box(place, grid, self.store.shape(volume_id))
+        self,
+        box: np.ndarray,
+        place: np.ndarray,
+        start: np.ndarray,
+        crops: Crops,
+        order: Literal["bilinear", "nearest"] = "bilinear",
+    ) -> torch.Tensor:
+        """A view of the volume of which `box` begins at voxel `start`."""
         shift = np.eye(4)
         shift[:3, 3] = -start
-        box = self._whole(volume_id, name)[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
-        cut = sample(box, shift @ place, grid, "nearest" if name == "mask" else "bilinear")
-        return cut if dims == 3 else cut[..., 0]
+        low, high = bounding_box(shift @ place, crops.grid, box.shape[1:])
+        shift[:3, 3] -= low
+        part = box[:, *(slice(a, b) for a, b in zip(low, high, strict=True))]
+        cut = sample(part, shift @ place, crops.grid, order)
+        return cut if len(crops.size) == 3 else cut[..., 0]
+
+    def _box(self, volume_id: str, name: str, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        """The box of a volume; a volume that is small enough to keep is read whole, once."""
+        shape = self.store.shape(volume_id)
+        if 2 * math.prod(shape) > CACHE_BYTES // KEPT:
+            return self.store.read(volume_id, name, start.tolist(), stop.tolist())
+        return self._whole(volume_id, name)[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
     def _whole(self, volume_id: str, name: str) -> np.ndarray:
         key = (volume_id, name)

@@ -2,17 +2,86 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
+from torch.nn import functional
+
+from medssl.errors import UserError
+
+FLAT = 1e-3
+"""Standard deviation below which a cell of a prepared volume holds nothing but air."""
 
 
-def random_mask(
-    batch: int, grid: tuple[int, ...], ratio: float, generator: torch.Generator | None = None
-) -> torch.Tensor:
-    """Mask (B, *grid), True in exactly round(ratio * cells) random cells of each row, at least one hidden and one seen."""
-    cells = int(torch.tensor(grid).prod())
-    hidden = min(max(round(ratio * cells), 1), cells - 1)
-    order = torch.rand(batch, cells, generator=generator).argsort(dim=1)
-    return (order < hidden).reshape(batch, *grid)
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """The law by which cells are hidden: a share of `ratio`, the same number in every row.
+
+    `kind` "random": each cell by itself; "block": cubes of `extent` cells; "cluster": connected patches about `extent`
+    cells wide; "plane": whole slabs of `extent` cells across `axis`. With `tissue`, cells of air are hidden last: there
+    is nothing to learn from rebuilding air. `seen` says how the number of cells left is made whole: "rounded" (SparK)
+    or "floor" (MAE), at least one.
+    """
+
+    ratio: float = 0.6
+    kind: Literal["random", "block", "cluster", "plane"] = "random"
+    extent: int = 2
+    axis: int = 0
+    tissue: bool = False
+    seen: Literal["rounded", "floor"] = "rounded"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise UserError(f"method.mask.ratio: {self.ratio} is not between 0 and 1")
+        if self.extent < 1:
+            raise UserError(f"method.mask.extent: {self.extent} is not a positive number of cells")
+
+    def count(self, cells: int) -> int:
+        """How many of `cells` are hidden; at least one is hidden and one is seen."""
+        left = cells * (1 - self.ratio)
+        # 10 * (1 - 0.9) is 0.9999999999999998: what is whole but for rounding is whole.
+        whole = round(left) if self.seen == "rounded" or math.isclose(left, round(left)) else math.floor(left)
+        return cells - min(max(whole, 1), cells - 1)
+
+    def draw(self, x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
+        """Mask (R, *grid) for views of cells of `cell` voxels, by torch's own random numbers on the CPU."""
+        rows, grid = len(x_RCS), tuple(n // c for n, c in zip(x_RCS.shape[2:], cell, strict=True))
+        # Each cell has a score; those with the highest ones are hidden. Neighbours that share scores go together.
+        score = self._score(rows, grid)
+        score = score + 1e-6 * torch.rand(rows, *grid)
+        if self.tissue:
+            score = score + 10 * _has_tissue(x_RCS, cell).cpu()
+        rank = score.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
+        return (rank < self.count(rank.shape[1])).reshape(rows, *grid).to(x_RCS.device)
+
+    def _score(self, rows: int, grid: tuple[int, ...]) -> torch.Tensor:
+        if self.kind == "random":
+            return torch.rand(rows, *grid)
+        if self.kind == "plane":
+            if self.axis not in range(len(grid)):
+                raise UserError(f"method.mask.axis: {self.axis}, but views have {len(grid)} axes; use 0..")
+            slabs = torch.rand(rows, -(-grid[self.axis] // self.extent)).repeat_interleave(self.extent, 1)
+            shape = [rows, *[1] * len(grid)]
+            shape[self.axis + 1] = grid[self.axis]
+            return slabs[:, : grid[self.axis]].reshape(shape).expand(rows, *grid)
+        if self.kind == "block":
+            score = torch.rand(rows, *(-(-n // self.extent) for n in grid))
+            for axis, n in enumerate(grid):
+                score = score.repeat_interleave(self.extent, axis + 1).narrow(axis + 1, 0, n)
+            return score
+        smooth = functional.avg_pool2d if len(grid) == 2 else functional.avg_pool3d
+        noise = torch.rand(rows, 1, *(n + self.extent - 1 for n in grid))
+        return smooth(noise, self.extent, 1)[:, 0]
+
+
+def _has_tissue(x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
+    """Whether the voxels of a cell differ from each other (R, *grid)."""
+    mean = functional.avg_pool2d if len(cell) == 2 else functional.avg_pool3d
+    x = x_RCS.float()
+    variance = mean(x.square(), cell) - mean(x, cell).square()
+    return (variance > FLAT**2).any(1)
 
 
 def spread(mask: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

@@ -67,10 +67,22 @@ def _few(rows: pd.DataFrame, patients: int) -> pd.DataFrame:
 
 
 def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: bool = True) -> Views:
-    """The views that a recipe's `views` section describes; `count` overrides how many are drawn of a scan."""
+    """The views that a recipe's `views` section describes; `count` overrides how many are drawn of a scan, and leaves out
+    the small ones.
+    """
     settings = dict(section)
-    intensity = settings.pop("intensity", None)
-    given = int(settings.pop("count", 2))
+    intensity, small = settings.pop("intensity", None), dict(settings.pop("small", {}))
+    given, many = int(settings.pop("count", 2)), int(small.pop("count", 4)) if small else 0
     crops = make(Crops, settings, "views")
+    within = make(Crops, small, "views.small") if small else None
+    if within and len(within.size) != len(crops.size):
+        raise UserError(f"views.small.size: {within.size} has not as many axes as views.size {crops.size}")
     change = make(Intensity, intensity, "views.intensity") if intensity is not None else None
-    return Views(crops=crops, count=count or given, intensity=change, alter=alter)
+    return Views(
+        crops=crops,
+        count=count or given,
+        small=None if count else within,
+        small_count=0 if count else many,
+        intensity=change,
+        alter=alter,
+    )

@@ -271,7 +271,7 @@ RECIPE = """\
 data: {modality: MR, role: t2w}
 views: {size: [8, 8, 8], turn: 0}
 trunk: {name: resenc, channels: 3, widths: [4, 8]}
-method: {mask_ratio: 0.5, rebuild: {weight: 1.0}}
+method: {mask: {ratio: 0.5}, rebuild: {weight: 1.0}}
 pretrain: {steps: 2, batch: 2, lr: 1e-3}
 head: {name: segment, structures: [lesion]}
 finetune: {steps: 2, batch: 1, lr: 1e-3}

@@ -4,10 +4,11 @@ import torch
 from medssl.errors import UserError
 from medssl.trunks import TRUNKS, build_trunk
 from medssl.trunks.decoder import Decoder
-from medssl.views.masks import random_mask, spread
+from medssl.views.masks import Masking, spread
 
 SETTINGS = {
     "resenc": {"widths": ["8", "16", "24"]},
+    "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
 }
 SIZES = [(16, 24), (16, 8, 24)]
@@ -15,18 +16,18 @@ SIZES = [(16, 24), (16, 8, 24)]
 
 def build(name, size, **changes):
     torch.manual_seed(0)
-    settings = {"name": name, **SETTINGS[name], **changes}
+    settings = {"name": name.split()[-1], **SETTINGS[name], **changes}
     if name == "vit":
         settings.setdefault("patch", ["4"] * len(size))
     return build_trunk(settings, size)
 
 
 def test_every_trunk_in_the_table_is_tested():
-    assert set(SETTINGS) == set(TRUNKS)
+    assert {name.split()[-1] for name in SETTINGS} == set(TRUNKS)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2D", "3D"])
-@pytest.mark.parametrize("name", sorted(TRUNKS))
+@pytest.mark.parametrize("name", sorted(SETTINGS))
 class TestTrunk:
     def test_the_pyramid_has_the_shape_it_promises(self, name, size):
         trunk = build(name, size)
@@ -39,7 +40,7 @@ class TestTrunk:
     def test_hidden_voxels_cannot_change_anything(self, name, size):
         trunk = build(name, size).eval()
         x = torch.randn(2, 1, *size)
-        mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
+        mask = Masking(ratio=0.5).draw(x, trunk.cell)
         changed = torch.where(spread(mask, size), torch.randn_like(x) * 9, x)
         for a, b in zip(trunk(x, mask).pyramid, trunk(changed, mask).pyramid, strict=True):
             assert torch.equal(a, b)
@@ -48,7 +49,7 @@ class TestTrunk:
     def test_seen_voxels_do_change_it(self, name, size):
         trunk = build(name, size).eval()
         x = torch.randn(2, 1, *size)
-        mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
+        mask = Masking(ratio=0.5).draw(x, trunk.cell)
         changed = torch.where(spread(mask, size), x, torch.randn_like(x))
         assert not torch.allclose(trunk(x, mask).pooled, trunk(changed, mask).pooled)
 
@@ -56,7 +57,7 @@ class TestTrunk:
         trunk = build(name, size)
         decoder = Decoder(trunk)
         x = torch.randn(2, 1, *size)
-        mask = random_mask(2, tuple(n // c for n, c in zip(size, trunk.cell, strict=True)), 0.5)
+        mask = Masking(ratio=0.5).draw(x, trunk.cell)
         features = trunk(x, mask)
         # Squared and weighted: the mean of a layer norm's output has no gradient of its own.
         (
@@ -117,3 +118,16 @@ def test_bfloat16_gradients_are_those_of_float32_at_every_extent(extent, stride)
         gradients.append(torch.cat([p.grad.flatten() for p in block.parameters()]))
     # Rounding through two norms and a leaky ReLU leaves a few percent; the defect leaves 100 % or nan.
     assert (gradients[0] - gradients[1]).norm() < 0.2 * gradients[0].norm()
+
+
+def test_places_of_tokens_fit_views_of_another_size():
+    small, large = build("vit", (16, 24)), build("vit", (32, 24))
+    assert small(torch.randn(2, 1, 32, 24)).pyramid[0].shape == (2, 24, 8, 6)
+    before = small.place.clone()
+    large.load_state_dict(small.state_dict())
+    field = before.transpose(1, 2).unflatten(2, (4, 6))
+    expected = torch.nn.functional.interpolate(field, size=(8, 6), mode="bilinear").flatten(2).transpose(1, 2)
+    assert torch.equal(large.place, expected)
+    again = build("vit", (16, 24))
+    again.load_state_dict(small.state_dict())
+    assert torch.equal(again.place, before)  # of the same size nothing is interpolated

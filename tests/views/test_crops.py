@@ -81,3 +81,46 @@ def test_masks_are_not_mixed(rng):
 def test_impossible_crops_are_refused(wrong):
     with pytest.raises(UserError, match=r"views\."):
         Crops(**wrong)
+
+
+def rngs(seed, count):
+    return [np.random.default_rng((seed, view)) for view in range(count)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), overlap=st.sampled_from([0.25, 0.5, 0.9]))
+def test_further_views_share_what_they_must_with_the_first(seed, overlap):
+    crops = Crops(size=(10, 8, 6), turn=0, zoom=0, overlap=overlap)
+    first, *others = crops.draw_views((60, 50, 40), np.eye(4), rngs(seed, 4))
+    for other in others:
+        shared = 1 - np.abs(crops.middle(other) - crops.middle(first)) / crops.size
+        assert (shared >= overlap - 1e-9).all()
+
+
+def test_without_overlap_views_are_drawn_as_if_alone():
+    crops = Crops(size=(8, 8, 8))
+    together = crops.draw_views((30, 30, 30), np.eye(4), rngs(5, 3))
+    alone = [crops.draw((30, 30, 30), np.eye(4), rng) for rng in rngs(5, 3)]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("count", [4, 7, 30])
+def test_each_part_has_its_view_and_every_slice_is_in_one_part(count):
+    crops = Crops(size=(8, 8), turn=0, parts=4)
+    seen = set()
+    for seed in range(200):
+        places = crops.draw_views((20, 20, count), np.eye(4), rngs(seed, 8))
+        slices = [crops.middle(place)[2] for place in places]
+        assert all(number == int(number) for number in slices)
+        assert [int(4 * number // count) for number in slices] == [0, 1, 2, 3] * 2
+        assert slices[:4] == slices[4:]
+        seen.update(slices)
+    assert seen == set(range(count))
+    with pytest.raises(UserError, match=r"views\.parts: 4, but a volume has 3 slices"):
+        crops.draw_views((20, 20, 3), np.eye(4), rngs(0, 4))
+
+
+@pytest.mark.parametrize("wrong", [{"overlap": 1.0}, {"overlap": -0.1}, {"along": 3}])
+def test_views_that_cannot_be(wrong):
+    with pytest.raises(UserError, match=r"views\."):
+        Crops(size=(8, 8), **wrong)

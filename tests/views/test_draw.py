@@ -1,5 +1,6 @@
 """Batches drawn from a store: every voxel of every view is where its matrix says."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from medssl.views import Crops, Intensity, Steps, Views
+from medssl.views.select import build_views
 
 OFF = Intensity(gain=0.0, offset=0.0, gamma=0.0, noise=0.0)
 AFFINE = np.array([[0.0, 1.2, 0, -30], [0.8, 0, 0, 12], [0, 0, 2.0, 5], [0, 0, 0, 1]])
@@ -51,3 +53,48 @@ def test_labels_patients_and_scanners_travel_with_their_rows():
     batch = Steps(ramps((20, 20, 20)), ROWS, views, batch=2, seed=0, target="sick")[0]
     assert (batch.target == batch.patient).all()
     assert (batch.scanner == batch.patient).all()
+
+
+@pytest.mark.parametrize(("shape", "size"), [((40, 36, 30), (16, 12, 10)), ((40, 36, 1), (16, 12))], ids=["3D", "2D"])
+def test_small_views_lie_within_the_whole_ones(shape, size):
+    section = {"size": [str(n) for n in size], "turn": "0", "zoom": "0", "intensity": {}, "small": {
+        "size": [str(n // 2) for n in size], "turn": "0", "zoom": "0", "count": "5"}}  # fmt: skip
+    views = build_views(section)
+    steps = Steps(ramps(shape), ROWS, dataclasses.replace(views, intensity=OFF), batch=2, seed=1)
+    for step in range(6):
+        batch = steps[step]
+        assert batch.small.shape == (5, 2, 3, *(n // 2 for n in size))
+        for row in range(2):
+            for n in range(5):
+                whole = batch.x[n % 2, row].flatten(1)
+                small = batch.small[n, row].flatten(1)
+                assert (small.amin(1) >= whole.amin(1) - 0.02).all() and (small.amax(1) <= whole.amax(1) + 0.02).all()
+    assert build_views(section, count=1).small_count == 0
+
+
+def test_views_say_where_in_their_volume_they_are():
+    shape = (40, 36, 30)
+    batch = Steps(ramps(shape), ROWS, Views(crops=Crops(size=(8, 8, 8)), intensity=OFF), batch=2, seed=4)[2]
+    middle = torch.cat([torch.full((3,), 3.5, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
+    voxel = torch.linalg.inv(torch.from_numpy(AFFINE)) @ batch.to_mm @ middle
+    assert torch.allclose(batch.where, (voxel[..., :3] + 0.5) / torch.tensor(shape), atol=1e-9)
+
+
+def test_a_large_volume_is_read_by_the_box_and_gives_the_same_views(monkeypatch):
+    index = ramps((40, 36, 30)).read()
+    boxes = []
+
+    def read(_, __, start=None, stop=None):
+        boxes.append((start, stop))
+        return index if start is None else index[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
+
+    store = ramps((40, 36, 30))
+    store.read = read
+    views = Views(crops=Crops(size=(8, 8, 8), overlap=0.5), small=Crops(size=(4, 4, 4)), small_count=3)
+    kept = Steps(store, ROWS, views, batch=2, seed=0)[3]
+    assert boxes == [(None, None)] * 2
+    monkeypatch.setattr("medssl.views.draw.CACHE_BYTES", 1 << 10)
+    boxes.clear()
+    read_by_box = Steps(store, ROWS, views, batch=2, seed=0)[3]
+    assert len(boxes) == 2 and all(start is not None and max(np.subtract(stop, start)) < 30 for start, stop in boxes)
+    assert torch.allclose(kept.x, read_by_box.x, atol=1e-4) and torch.allclose(kept.small, read_by_box.small, atol=1e-4)

@@ -1,0 +1,77 @@
+"""Contrast of positions: slices at the same height of the body attract, of one patient or of several; others repel.
+
+The global contrast of Chaitanya et al., NeurIPS 2020, arXiv:2006.10511: volumes are cut into partitions along an axis, in
+which all of them are taken to show the same anatomy. `across` False is its strategy GD-, True is GD.
+Differs: with `parts` 0, distances along the axis replace the partitions, so that no border runs through an organ; in GD
+every two views of a partition attract; the mean over pairs is taken, where the paper's sums are over a fixed number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from medssl.errors import UserError
+from medssl.methods.projector import projector
+from medssl.methods.relations import pairwise_nce, same
+from medssl.trunks import Trunk
+
+if TYPE_CHECKING:
+    from medssl.methods.method import Bank
+
+SAME_SLICE = 1e-9
+"""Shares of a volume below which two places along it are one."""
+
+
+class PositionContrast(nn.Module):
+    """Each pair of views at one position against the views elsewhere; those between are neither.
+
+    `along` is an axis of the volume. Positions are shares of its extent: with `parts` n, two are the same in the same of n
+    equal parts and elsewhere in another; with 0, they are the same below `near` and elsewhere from `apart` on.
+    """
+
+    dense, views, taught = False, 2, ""
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        *,
+        weight: float = 1.0,
+        parts: int = 0,
+        near: float = 0.05,
+        apart: float = 0.15,
+        along: int = 2,
+        across: bool = True,
+        temperature: float = 0.1,
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        if not 0 < near <= apart < 1:
+            raise UserError(f"method.position: near {near} and apart {apart} must be shares, 0 < near <= apart < 1")
+        self.weight, self.temperature, self.across = weight, temperature, across
+        self.parts, self.near, self.apart, self.along = parts, near, apart, along
+        self.project = projector(trunk.dim, width)
+
+    def forward(self, bank: Bank) -> torch.Tensor:
+        """The weighted loss of one step."""
+        z = self.project(bank.features().pooled)
+        scan = torch.arange(bank.rows, device=z.device) % bank.scans
+        place = bank.batch.where[..., self.along].flatten().to(z.device)
+        return self.weight * pairwise_nce(z, *self.relation(scan, place), self.temperature)
+
+    def relation(self, scan: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(positive, ignore) over rows that are of scans (R,) at places (R,) along the axis, from 0 to 1."""
+        itself = torch.eye(len(scan), dtype=torch.bool, device=scan.device)
+        distance = (place[:, None] - place[None]).abs()
+        if self.parts:
+            part = (place * self.parts).floor()
+            together, elsewhere = same(part), ~same(part)
+        else:
+            together, elsewhere = distance < self.near, distance >= self.apart
+        if self.across:
+            positive = together & ~itself
+        else:
+            positive = same(scan) & (distance < SAME_SLICE if self.parts else together) & ~itself
+        return positive, ~positive & ~elsewhere

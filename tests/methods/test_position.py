@@ -1,0 +1,99 @@
+"""Positions along a body: who attracts and who repels, and the losses that the paper's sets come to."""
+
+import math
+
+import pytest
+import torch
+
+from medssl.errors import UserError
+from medssl.methods.position import PositionContrast
+from medssl.methods.relations import pairwise_nce
+from medssl.trunks import build_trunk
+
+PARTS = 4
+
+
+def term(**settings):
+    return PositionContrast(build_trunk({"widths": ["4", "8"]}, (8, 8)), **settings)
+
+
+def rows(volumes, versions):
+    """Scan and place of the rows of a batch: `versions` of one slice in each of four parts of each volume."""
+    place = torch.tensor([(part + 0.5) / PARTS for part in range(PARTS)], dtype=torch.float64)
+    scan = torch.arange(volumes).repeat(versions * PARTS)
+    return scan, place.repeat_interleave(volumes).repeat(versions)
+
+
+def test_negatives_are_of_other_parts_and_positives_of_one_slice():
+    """GD-: three volumes of four parts in three versions, so 27 of 36 rows are negatives of each row and two positives."""
+    scan, place = rows(3, 3)
+    positive, ignore = term(parts=PARTS, across=False).relation(scan, place)
+    part = (place * PARTS).long()
+    for i in range(36):
+        for j in range(36):
+            assert bool(positive[i, j]) == (i != j and scan[i] == scan[j] and part[i] == part[j])
+            negative = not positive[i, j] and not ignore[i, j]
+            assert negative == (part[i] != part[j])
+    assert positive.sum() == 72 and (~positive & ~ignore).sum(1).eq(27).all()
+
+
+def test_equal_embeddings_cost_what_the_paper_s_sums_say():
+    """72 terms over 36 in GD-: 2 ln 28; GD of 48 rows has 36 negatives: 4 pairs in both directions over 2: 4 ln 37."""
+    one = torch.ones(36, 5)
+    found = pairwise_nce(one, *term(parts=PARTS, across=False).relation(*rows(3, 3)), 0.1)
+    assert 72 * found.item() / 36 == pytest.approx(6.664409, abs=1e-5) == pytest.approx(2 * math.log(28), abs=1e-5)
+    found = pairwise_nce(torch.ones(48, 5), *term(parts=PARTS).relation(*rows(6, 2)), 0.1)
+    assert 4 * found.item() == pytest.approx(14.443672, abs=1e-5)
+
+
+def regions(maps):
+    """A region in each of two maps and its five neighbours in both: (positive, ignore) and its embedding."""
+    positive, ignore = torch.zeros(12, 12, dtype=torch.bool), torch.ones(12, 12, dtype=torch.bool)
+    positive[0, 1] = positive[1, 0] = True
+    ignore[:2] = False
+    ignore[0, 0] = ignore[1, 1] = True
+    return positive, ignore
+
+
+def test_a_local_region_costs_what_the_paper_says():
+    """LR: five negatives in each of two maps: ln 11 when all are equal, ln(1 + 10 e^-10) when all is as it should be."""
+    relation = regions(2)
+    assert pairwise_nce(torch.ones(12, 4), *relation, 0.1).item() == pytest.approx(2.397895, abs=1e-6)
+    perfect = torch.zeros(12, 12)
+    perfect[:2, 0] = 1
+    perfect[range(2, 12), range(2, 12)] = 1
+    assert pairwise_nce(perfect, *relation, 0.1).item() == pytest.approx(4.538963e-4, rel=1e-4)
+    # LD: twelve anchors with three positives each, one direction, over 24.
+    assert 36 * pairwise_nce(torch.ones(12, 4), *relation, 0.1).item() / 24 == pytest.approx(3.596843, abs=1e-5)
+
+
+def test_distances_replace_parts():
+    scan = torch.tensor([0, 0, 1, 1])
+    place = torch.tensor([0.10, 0.20, 0.13, 0.80])
+    positive, ignore = term(near=0.05, apart=0.15).relation(scan, place)
+    assert positive.int().tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert (~positive & ~ignore).int().tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 0]]
+    own, _ = term(near=0.15, apart=0.2, across=False).relation(scan, place)
+    assert own.nonzero().tolist() == [[0, 1], [1, 0]]
+
+
+def test_pairs_equal_a_slow_twin_and_nothing_is_zero():
+    torch.manual_seed(0)
+    z = torch.randn(7, 3, dtype=torch.float64)
+    positive, ignore = term(near=0.2, apart=0.4).relation(torch.arange(7), torch.rand(7))
+    unit, terms = torch.nn.functional.normalize(z, dim=1), []
+    for i in range(7):
+        others = [math.exp(float(unit[i] @ unit[j]) / 0.3) for j in range(7) if not positive[i, j] and not ignore[i, j]]
+        for j in range(7):
+            if positive[i, j]:
+                mine = math.exp(float(unit[i] @ unit[j]) / 0.3)
+                terms.append(-math.log(mine / (mine + sum(others))))
+    assert terms
+    assert pairwise_nce(z, positive, ignore, 0.3).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert pairwise_nce(z, torch.zeros_like(positive), ignore, 0.3).item() == 0
+
+
+@pytest.mark.parametrize("wrong", [{"near": 0.0}, {"near": 0.3, "apart": 0.2}, {"apart": 1.0}])
+def test_positions_that_cannot_be(wrong):
+    with pytest.raises(UserError, match=r"method\.position"):
+        term(**wrong)
