@@ -122,7 +122,7 @@ def monai(work: Work, averaged: bool, packed: bool) -> Prepare:
         LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True),
         Orientation(axcodes="RAS", labels=None),
     ]
-    before = Compose([*first, GaussianSmooth(work.sigma)] if averaged else first)
+    before = Compose([*first, GaussianSmooth(work.sigma, approx="sampled")] if averaged else first)
     resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
     scale = ScaleIntensityRange(a_min=WINDOW[0], a_max=WINDOW[1], b_min=-1.0, b_max=1.0, clip=True)
     affine = torch.as_tensor(work.grid.affine)
