@@ -27,6 +27,7 @@ ORDER = [
     ["methods"],
     ["heads"],
     ["checkpoint", "place", "schedule", "runs", "pictures"],
+    ["probe"],
     ["train"],
     ["adapt"],
     ["predict"],

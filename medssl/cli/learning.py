@@ -30,6 +30,29 @@ def pretrain(
 
 
 @app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(help="A run made by medssl pretrain or finetune.")],
+    store: StoreOption,
+    split: Annotated[str, typer.Option(help="Whom to ask about; never those it learned from.")] = "val",
+    few: Annotated[int, typer.Option(min=2, help="Labelled patients that the linear probe learns from.")] = 64,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all findings as JSON.")] = None,
+) -> None:
+    """Say what a trunk's frozen features tell of held-out patients: labels, scanner, sex, and how many directions they use.
+
+    Example: medssl probe runs/trunk --store stores/hippocampus --split val
+    """
+    from dataclasses import asdict
+
+    from medssl.atomic import write_json
+    from medssl.probe import probe as ask
+
+    found = ask(run, store, split=split, few=few, progress=shown)
+    if output:
+        write_json(output, asdict(found))
+    say(str(found))
+
+
+@app.command()
 def finetune(
     recipe: Recipe,
     store: StoreOption,

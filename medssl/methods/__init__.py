@@ -12,6 +12,7 @@ from medssl.methods.dino import DINO
 from medssl.methods.ibot import IBOT
 from medssl.methods.local import LocalContrast
 from medssl.methods.method import Method, Term
+from medssl.methods.order import Order
 from medssl.methods.position import PositionContrast
 from medssl.methods.rebuild import Rebuild
 from medssl.methods.swav import SwAV
@@ -25,6 +26,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "contrast": Contrast,
     "local": LocalContrast,
     "position": PositionContrast,
+    "order": Order,
     "vicreg": VICReg,
     "byol": BYOL,
     "dino": DINO,

@@ -102,6 +102,10 @@ class Steps(Dataset[Batch]):
             small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
         )  # fmt: skip
 
+    def view_of(self, row: int) -> torch.Tensor:
+        """The first view (C, *S) of a row, outside of any step."""
+        return self._scan(row, (self.seed, 0, row))[0][0]
+
     def _scan(self, row: int, key: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
         """A scan's views, small views, matrices to mm, places in the volume, and the label map of the first view.
 

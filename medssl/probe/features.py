@@ -1,0 +1,47 @@
+"""Frozen features of a store's volumes: what a run's trunk makes of the unaltered middle of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from medssl import checkpoint
+from medssl.place import find_place
+from medssl.progress import Progress, silent
+from medssl.runs import read_run
+from medssl.store import Store
+from medssl.trunks import Trunk, build_trunk
+from medssl.views import Steps
+from medssl.views.select import build_views, select
+
+
+def read_trunk(run: Path, *, trained: bool = True) -> Trunk:
+    """The trunk of a run; with `trained` False the one that it started from by chance."""
+    recipe = read_run(run)["recipe"]
+    torch.manual_seed(0)
+    trunk = build_trunk(recipe.get("trunk", {}), build_views(recipe["views"]).crops.size)
+    if trained:
+        checkpoint.fill(cast(nn.Module, trunk), "trunk.", run)
+    return trunk
+
+
+def features_of(
+    run: Path, store: Store, split: str, *, trained: bool = True, progress: Progress = silent
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Pooled features (N, dim) and the store's rows of those volumes of a split that the run's recipe asks for."""
+    recipe = read_run(run)["recipe"]
+    trunk = read_trunk(run, trained=trained)
+    rows = select(store, {k: v for k, v in recipe.get("data", {}).items() if k != "labelled"}, split=split)
+    fabric = find_place("32-true")
+    module = cast(nn.Module, trunk).to(fabric.device).eval()
+    views = Steps(store, rows, build_views(recipe["views"], count=1, alter=False), batch=1, seed=0)
+    found = []
+    for row in progress(range(len(rows)), f"features of {split}", len(rows)):
+        with torch.inference_mode():
+            found.append(module(views.view_of(row)[None].to(fabric.device)).pooled[0].float().cpu().numpy())
+    return np.stack(found), rows
