@@ -58,8 +58,8 @@ class ResEnc(nn.Module):
             for n in range(len(steps))
         )
         self.cell, self.sparse = self.strides[-1], hide == "sparse"
-        shapes = [(width,) for width in widths] if self.sparse else [(channels,)]
-        self.hidden = nn.ParameterList(nn.init.trunc_normal_(torch.zeros(shape), std=0.02) for shape in shapes)
+        tokens = [nn.init.trunc_normal_(torch.zeros(width), std=0.02) for width in widths] if self.sparse else []
+        self.hidden = nn.ParameterList(tokens or [torch.zeros(channels)])
         before = (channels, *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
