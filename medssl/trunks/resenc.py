@@ -3,12 +3,13 @@
 The layout of the residual encoders of nnU-Net (Isensee et al., MICCAI 2024, arXiv:2404.09556): a stem at full
 resolution, then stages of residual blocks, each after the first opened by a strided convolution. Strides are given for
 each axis, so that thick slices are not pooled before the plane is.
-Differs: pre-activation is not used and the norm is InstanceNorm with a leaky ReLU throughout, in 2D and 3D alike.
+Differs: pre-activation is not used and the norm is followed by a leaky ReLU throughout, in 2D and 3D alike.
 """
 
 # B batch, W width, *S space
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast
 
 import torch
@@ -19,8 +20,13 @@ from medssl.trunks.features import Features
 from medssl.views.masks import spread
 
 CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-NORM: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+INSTANCE: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+GROUP = 16
+"""Channels that share a mean and a variance, where the norm is by group."""
+
+Norm = Literal["instance", "group"]
 
 SAFE_BFLOAT16_EXTENT = 3
 """Extent in voxels below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient of a 3D
@@ -34,8 +40,12 @@ class ResEnc(nn.Module):
     the first convolution. "sparse" (SparK: Tian et al., ICLR 2023, arXiv:2301.03580) keeps hidden cells at zero through
     every convolution, pooling and norm, whose statistics are of the seen voxels alone, and puts a learned vector for each
     level there at the end: the network never sees the mask's pattern as an image, and what it learns of norms is true
-    where nothing is hidden. Differs from SparK: the norm is InstanceNorm; the decoder's own convolutions make the levels
-    dense. The mask's cells are those of the coarsest level.
+    where nothing is hidden. Differs from SparK: the norms are of single scans; the decoder's own convolutions make the
+    levels dense. The mask's cells are those of the coarsest level.
+
+    `norm` "instance" takes every channel's own mean off, as nnU-Net does: right for segmentation, but then the mean over a
+    channel, which is what `pooled` holds, says little. "group" (Wu and He, ECCV 2018, arXiv:1803.08494) takes the mean of
+    several channels off and leaves how they differ: better where whole scans are told apart.
     """
 
     def __init__(
@@ -47,6 +57,7 @@ class ResEnc(nn.Module):
         strides: tuple[tuple[int, ...], ...] = (),
         blocks: int = 1,
         hide: Literal["token", "sparse"] = "token",
+        norm: Norm = "instance",
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
@@ -64,7 +75,7 @@ class ResEnc(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    Residual(self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims)
+                    Residual(self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims, norm)
                     for n in range(blocks + 1)
                 )
             )
@@ -103,19 +114,19 @@ def _filled(x: torch.Tensor, seen: torch.Tensor, value: torch.Tensor) -> torch.T
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut; the first may stride, and then the shortcut averages."""
 
-    def __init__(self, dims: int, before: int, after: int, stride: tuple[int, ...]) -> None:
+    def __init__(self, dims: int, before: int, after: int, stride: tuple[int, ...], norm: Norm = "instance") -> None:
         super().__init__()
-        conv, norm, self.stride = CONV[dims], NORM[dims], stride
+        conv, self.stride = CONV[dims], stride
         self.body = nn.Sequential(
             conv(before, after, 3, stride, padding=1, bias=False),
-            norm(after, affine=True),
+            _norm(norm, dims, after),
             nn.LeakyReLU(0.01),
             conv(after, after, 3, padding=1, bias=False),
-            norm(after, affine=True),
+            _norm(norm, dims, after),
         )
         shrink: nn.Module = POOL[dims](stride, stride) if max(stride) > 1 else nn.Identity()
         # Without a norm here the scanner's brightness would run past every norm of the body, straight into the features.
-        widen = [conv(before, after, 1, bias=False), norm(after, affine=True)] if before != after else []
+        widen = [conv(before, after, 1, bias=False), _norm(norm, dims, after)] if before != after else []
         self.shortcut = nn.Sequential(shrink, *widen)
         self.act = nn.LeakyReLU(0.01)
 
@@ -130,10 +141,16 @@ class Residual(nn.Module):
         return self.act(_on_seen(self.body, x, seen) + _on_seen(self.shortcut, x, seen))
 
 
+def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
+    if kind == "group":
+        return nn.GroupNorm(width // math.gcd(GROUP, width), width)
+    return cast(nn.Module, INSTANCE[dims](width, affine=True))
+
+
 def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """What the layers make of seen voxels; all others are zero after each of them."""
     for layer in layers:
-        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d)
+        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm)
         x = _norm_of_seen(layer, x, seen) if normed else layer(x)
         if not isinstance(layer, nn.LeakyReLU):  # which keeps zeros
             x = x * spread(seen, tuple(x.shape[2:]))
@@ -141,12 +158,13 @@ def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torc
 
 
 def _norm_of_seen(norm: nn.Module, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """InstanceNorm by the mean and variance of the seen voxels; anything at the others."""
-    axes, shape = tuple(range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
-    there = spread(seen, tuple(x.shape[2:]))
-    count = there.sum(axes, keepdim=True)
-    full = x.float()
+    """The norm by the mean and variance of the seen voxels; anything at the others. InstanceNorm is of groups of one."""
+    groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
+    full = x.float().unflatten(1, (groups, -1))
+    axes, shape = tuple(range(2, full.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    there = spread(seen, tuple(x.shape[2:]))[:, None]
+    count = there.sum(axes, keepdim=True) * full.shape[2]
     mean = (full * there).sum(axes, keepdim=True) / count
     variance = ((full - mean) * there).square().sum(axes, keepdim=True) / count
-    y = (full - mean) * torch.rsqrt(variance + norm.eps)  # type: ignore[operator]
+    y = ((full - mean) * torch.rsqrt(variance + norm.eps)).flatten(1, 2)
     return (y * norm.weight.view(shape) + norm.bias.view(shape)).to(x.dtype)  # type: ignore[operator]

@@ -13,13 +13,16 @@ from medssl.views.masks import spread
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 
 
-def trunk_of(size, hide):
+NORMS = ["instance", "group"]
+
+
+def trunk_of(size, hide, norm="instance"):
     """Biases and scales are not what they start as: a bias of zero would hide a leak."""
     torch.manual_seed(0)
-    trunk = build_trunk({"widths": ["4", "6", "8"], "hide": hide}, size)
+    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norm": norm}, size)
     with torch.no_grad():
         for module in trunk.modules():
-            if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d):
+            if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm):
                 module.bias.uniform_(0.5, 1)
                 module.weight.uniform_(0.5, 1)
     return trunk
@@ -34,9 +37,10 @@ def half_hidden(size, trunk, rows=3):
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("hide", ["sparse", "token"])
-def test_after_every_layer_hidden_cells_are_zero(size, hide):
+@pytest.mark.parametrize("norm", NORMS)
+def test_after_every_layer_hidden_cells_are_zero(size, hide, norm):
     """Only in the sparse trunk: the same trunk with a token in their place fails this, so the test can fail."""
-    trunk = trunk_of(size, hide)
+    trunk = trunk_of(size, hide, norm)
     mask, found = half_hidden(size, trunk), []
 
     def look(_, given, out):
@@ -53,8 +57,9 @@ def test_after_every_layer_hidden_cells_are_zero(size, hide):
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_norms_are_those_of_the_seen_voxels_gathered(size):
-    trunk = trunk_of(size, "sparse")
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_are_those_of_the_seen_voxels_gathered(size, norm):
+    trunk = trunk_of(size, "sparse", norm)
     mask, x = half_hidden(size, trunk), torch.randn(3, 1, *size)
     block = trunk.stages[0][0]
     seen = ~spread(mask, size)
@@ -65,7 +70,10 @@ def test_norms_are_those_of_the_seen_voxels_gathered(size):
     found = _norm_of_seen(norm, inside, ~mask)
     for row in range(3):
         gathered = inside[row][:, seen[row, 0]]  # (W, seen voxels)
-        plain = nn.functional.instance_norm(gathered[None], weight=norm.weight, bias=norm.bias, eps=norm.eps)[0]
+        if isinstance(norm, nn.GroupNorm):
+            plain = norm(gathered[None])[0]
+        else:
+            plain = nn.functional.instance_norm(gathered[None], weight=norm.weight, bias=norm.bias, eps=norm.eps)[0]
         assert torch.allclose(found[row][:, seen[row, 0]], plain, atol=1e-5)
 
 
@@ -76,8 +84,9 @@ def test_without_a_mask_it_is_the_ordinary_network():
     assert torch.equal(sparse(x).pooled, token(x).pooled)
 
 
-def test_an_empty_mask_changes_nothing_but_rounding():
-    trunk = trunk_of((16, 16), "sparse")
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_empty_mask_changes_nothing_but_rounding(norm):
+    trunk = trunk_of((16, 16), "sparse", norm)
     x = torch.randn(2, 1, 16, 16)
     whole, masked = trunk(x), trunk(x, torch.zeros(2, 4, 4, dtype=torch.bool))
     for a, b in zip(whole.pyramid, masked.pyramid, strict=True):
