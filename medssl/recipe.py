@@ -40,14 +40,39 @@ def read_yaml(path: Path | str) -> Section:
 
 
 def read_recipe(path: Path | str, changes: typing.Sequence[str] = ()) -> Section:
-    """The recipe in a file with `changes` ("section.key=value") applied. Raises UserError on an unknown section."""
-    recipe = read_yaml(path)
+    """The recipe in a file with `changes` ("section.key=value") applied. Raises UserError on an unknown section.
+
+    `like: other.yaml` begins with that recipe, whose path is relative to this one's; what this one says goes before it.
+    """
+    recipe = _with_like(Path(path), ())
     for change in changes:
         _apply(recipe, change)
     for key in recipe:
         if key not in SECTIONS:
             raise UserError(f"{path}: no section called {key!r}{_nearest(key, SECTIONS)}")
     return recipe
+
+
+def _with_like(path: Path, above: tuple[Path, ...]) -> Section:
+    """The recipe in a file on top of the one that it is like. `above` are those that led here."""
+    if path.resolve() in above:
+        raise UserError(f"{path}: like leads back to itself; name a recipe that is not like this one")
+    recipe = read_yaml(path)
+    like = recipe.pop("like", None)
+    if like is None:
+        return recipe
+    if not isinstance(like, str):
+        raise UserError(f"{path}: like: {like!r} is not the path of a recipe")
+    return _over(_with_like(path.parent / like, (*above, path.resolve())), recipe)
+
+
+def _over(below: Section, above: Section) -> Section:
+    """`below` with all that `above` says in its place, section by section."""
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        both[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
 
 
 def make(constructor: Callable[..., T], section: Mapping[str, Any], where: str, **given: Any) -> T:

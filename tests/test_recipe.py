@@ -87,3 +87,24 @@ def test_a_broken_recipe_says_where(tmp_path, text, message):
 def test_no_recipe_is_said_plainly(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_recipe(tmp_path / "none.yaml")
+
+
+def test_a_recipe_like_another_says_only_what_differs(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "scans.yaml").write_text("name: scans\nviews: {size: [8, 8], turn: 5}\npretrain: {steps: 10}\n")
+    (tmp_path / "below" / "long.yaml").write_text("like: ../scans.yaml\nname: long\npretrain: {steps: 20, lr: 1e-3}\n")
+    (tmp_path / "below" / "turned.yaml").write_text("like: long.yaml\nviews: {turn: 90}\n")
+    recipe = read_recipe(tmp_path / "below" / "turned.yaml", ["pretrain.lr=1"])
+    assert recipe == {
+        "name": "long", "views": {"size": ["8", "8"], "turn": "90"}, "pretrain": {"steps": "20", "lr": "1"},
+    }  # fmt: skip
+
+
+def test_a_recipe_that_is_like_itself_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("like: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("like: a.yaml\n")
+    with pytest.raises(UserError, match="leads back to itself"):
+        read_recipe(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("like: [a.yaml]\n")
+    with pytest.raises(UserError, match="not the path of a recipe"):
+        read_recipe(tmp_path / "c.yaml")
