@@ -35,7 +35,8 @@ class Training:
     """How long and how fast. `batch` scans a step and device, `accumulate` such batches before the weights move.
 
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
-    `frozen` names the parts that do not move at all: trunk, decoder.
+    `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
+    pretraining compares are all of one scanner.
     """
 
     steps: int
@@ -47,6 +48,7 @@ class Training:
     weight_decay: float = 0.01
     clip: float = 1.0
     accumulate: int = 1
+    by_scanner: bool = True
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     log_every: int = 10
     save_every: int = 100
@@ -146,7 +148,7 @@ def pretrain(
         if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
     open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
-    group = "scanner" if views.count > 1 else ""
+    group = "scanner" if settings.by_scanner and views.count > 1 else ""
     fit(
         method,
         Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group),
