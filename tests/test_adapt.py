@@ -47,6 +47,15 @@ def test_few_labels_are_the_same_few_patients_every_time(balls, tmp_path):
     more = select(store, {"labelled": "8"}, split="train", target="big")["volume_id"].tolist()
     assert once == again
     assert set(once) <= set(more)
+    lots = [
+        [
+            set(select(store, {"labelled": n, "lot": lot}, split="train", target="big")["patient_pid"])
+            for n in ("4", "8")
+        ]
+        for lot in ("1", "2")
+    ]
+    assert all(len(four) == 4 and four < eight for four, eight in lots)
+    assert lots[0] != lots[1]
 
 
 def test_more_labels_than_there_are_is_said(balls, tmp_path):

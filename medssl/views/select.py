@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
@@ -20,12 +21,14 @@ from medssl.views.intensity import Intensity
 class Selection:
     """Volumes by modality (DICOM code) and role (bpMRI: t2w, adc, hbv); empty means all.
 
-    `labelled` limits how many patients' labels a training may see, always the same ones; 0 means all.
+    `labelled` limits how many patients' labels a training may see, always the same ones, and those of a smaller number
+    among those of a larger one; 0 means all. `lot` says which: 0 the first by id, others as drawn by that number.
     """
 
     modality: str = ""
     role: str = ""
     labelled: int = 0
+    lot: int = 0
 
 
 def select(
@@ -55,12 +58,14 @@ def select(
         )
     rows = rows.sort_values("volume_id")
     if target and split == "train" and choice.labelled:
-        rows = _few(rows, choice.labelled)
+        rows = _few(rows, choice.labelled, choice.lot)
     return rows.reset_index(drop=True)
 
 
-def _few(rows: pd.DataFrame, patients: int) -> pd.DataFrame:
+def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:
     known = rows["patient_pid"].drop_duplicates()
+    if lot:
+        known = known.iloc[np.random.default_rng(lot).permutation(len(known))]
     if patients > len(known):
         raise UserError(f"data.labelled: {patients} patients asked for, {len(known)} have labels; lower it")
     return rows[rows["patient_pid"].isin(known[:patients])]
