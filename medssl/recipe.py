@@ -21,7 +21,7 @@ from medssl.errors import UserError
 T = TypeVar("T")
 Section = dict[str, Any]
 
-SECTIONS = ("name", "prepare", "data", "views", "trunk", "method", "pretrain", "head", "finetune", "evaluate")
+SECTIONS = ("name", "prepare", "data", "views", "trunk", "method", "pretrain", "probe", "head", "finetune", "evaluate")
 """What a recipe may hold, in the order in which it is used."""
 
 

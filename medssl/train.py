@@ -6,6 +6,7 @@ a run that was killed and started again ends in the same bits as one that was no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -20,6 +21,7 @@ from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.pictures import save_picture
 from medssl.place import find_place
+from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import Log, open_run, origin
@@ -72,8 +74,18 @@ class Trainable(Protocol):
     def picture(self, batch: Batch) -> dict[str, torch.Tensor]: ...
 
 
-def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, progress: Progress = silent) -> None:
-    """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one."""
+def fit(
+    model: torch.nn.Module,
+    batches: Steps,
+    settings: Training,
+    run: Path,
+    progress: Progress = silent,
+    watch: Callable[[int, SummaryWriter], None] | None = None,
+) -> None:
+    """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one.
+
+    `watch` is called after each step, before its checkpoint; it may raise, and must change nothing.
+    """
     torch.manual_seed(settings.seed)
     for name, parameter in model.named_parameters():
         if name.partition(".")[0] in settings.frozen:
@@ -115,6 +127,8 @@ def fit(model: torch.nn.Module, batches: Steps, settings: Training, run: Path, p
                 _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
             if step % settings.picture_every == 0 or done == settings.steps:
                 _draw(model, batch, fabric, run, board, done)
+            if watch is not None:
+                watch(step, board)
             if done % settings.save_every == 0 or done == settings.steps:
                 checkpoint.save(path, model, optimizer.optimizer, done)
 
@@ -147,15 +161,11 @@ def pretrain(
         checkpoint.fill(cast(torch.nn.Module, method.trunk), "trunk.", Path(start))
         if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
-    open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
     group = "scanner" if settings.by_scanner and views.count > 1 else ""
-    fit(
-        method,
-        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group),
-        settings,
-        run,
-        progress,
-    )
+    steps = Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group)
+    watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
+    open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
+    fit(method, steps, settings, run, progress, watch)
     return run
 
 

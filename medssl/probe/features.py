@@ -37,11 +37,16 @@ def features_of(
     recipe = read_run(run)["recipe"]
     trunk = read_trunk(run, trained=trained)
     rows = select(store, {k: v for k, v in recipe.get("data", {}).items() if k != "labelled"}, split=split)
-    fabric = find_place("32-true")
-    module = cast(nn.Module, trunk).to(fabric.device).eval()
+    module = cast(nn.Module, trunk).to(find_place("32-true").device).eval()
     views = Steps(store, rows, build_views(recipe["views"], count=1, alter=False), batch=1, seed=0)
+    return pooled(cast(Trunk, module), views, f"features of {split}", progress), rows
+
+
+def pooled(trunk: Trunk, views: Steps, name: str = "features", progress: Progress = silent) -> np.ndarray:
+    """Pooled features (N, dim) of the first view of each volume. The trunk must be in eval mode."""
+    device = next(cast(nn.Module, trunk).parameters()).device
     found = []
-    for row in progress(range(len(rows)), f"features of {split}", len(rows)):
-        with torch.inference_mode():
-            found.append(module(views.view_of(row)[None].to(fabric.device)).pooled[0].float().cpu().numpy())
-    return np.stack(found), rows
+    for row in progress(range(len(views.ids)), name, len(views.ids)):
+        with torch.no_grad():
+            found.append(trunk(views.view_of(row)[None].to(device)).pooled[0].float().cpu().numpy())
+    return np.stack(found)

@@ -7,26 +7,22 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pandas as pd
 from torch import nn
 
 from medssl.errors import UserError
-from medssl.manifest.demographics import UNKNOWN
 from medssl.probe.features import features_of, read_trunk
 from medssl.probe.linear import FEW, few_patients, linear_says
 from medssl.probe.neighbours import balanced_accuracy, neighbours_say
+from medssl.probe.questions import Task, names, task
 from medssl.probe.rank import dead_filters, rank_me, variety
 from medssl.progress import Progress, silent
-from medssl.store import Store, open_store
+from medssl.store import open_store
 
 GATE = 0.1
 """How far above chance the scanner may be read from the neighbours before it is called a leak."""
 
 COLLAPSED = 0.05
 """Effective rank, as a share of what there could be, below which features count as collapsed."""
-
-ATTRIBUTES = ("scanner", "site", "sex", "race", "age_band")
-"""What is asked of the neighbours beside labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +88,8 @@ def probe(
     patients = rows["patient_pid"].to_numpy()
     if len(set(patients)) < 3:
         raise UserError(f"split {split}: {len(set(patients))} patients, of whom nothing can be said; use a larger one")
-    questions = []
-    for name in _names(store_, rows):
-        labels, seen_labels = _answers(store_, rows, name), _answers(store_, seen_rows, name)
-        if question := _ask(name, labels, seen_labels, rows, seen_rows, sides, few):
-            questions.append(question)
+    tasks = (task(store_, rows, seen_rows, name) for name in names(store_, rows))
+    questions = [_ask(one, sides, few) for one in tasks if one]
     weights = [
         module.weight.detach().numpy()
         for module in cast(nn.Module, read_trunk(run)).modules()
@@ -112,46 +105,17 @@ def probe(
     return Findings(**{**vars(found), "advice": tuple(_advice(found, min(sides[True][0].shape)))})
 
 
-def _names(store: Store, rows: pd.DataFrame) -> list[str]:
-    return [*sorted(store.labels["name"].unique()), *(name for name in ATTRIBUTES if name in rows.columns)]
-
-
-def _answers(store: Store, rows: pd.DataFrame, name: str) -> pd.Series:
-    """The answer for each row as a word; "" where it is not known, and for labels that are measurements."""
-    if name in ATTRIBUTES:
-        return rows[name].astype(str).replace(UNKNOWN, "")
-    values = store.labels[store.labels["name"] == name].set_index("volume_id")["value"]
-    told = rows["volume_id"].map(values)
-    whole = told.dropna().mod(1).eq(0).all()
-    return told.map(lambda value: f"{value:g}" if whole and value == value else "")
-
-
-def _ask(
-    name: str,
-    labels: pd.Series,
-    seen_labels: pd.Series,
-    rows: pd.DataFrame,
-    seen_rows: pd.DataFrame,
-    sides: dict[bool, tuple[np.ndarray, np.ndarray]],
-    few: int,
-) -> Question | None:
-    """The answers to one question; None where fewer than two are known of the patients who are asked about."""
-    classes = sorted(set(labels) - {""})
-    known, seen = (labels.isin(classes)).to_numpy(), seen_labels.isin(classes).to_numpy()
-    if len(classes) < 2 or seen_labels[seen].nunique() < 2:
-        return None
-    code = {word: number for number, word in enumerate(classes)}
-    y, y_seen = labels[known].map(code).to_numpy(), seen_labels[seen].map(code).to_numpy()
-    who, who_seen = rows["patient_pid"].to_numpy()[known], seen_rows["patient_pid"].to_numpy()[seen]
-    chosen = few_patients(y_seen, who_seen, few)
+def _ask(one: Task, sides: dict[bool, tuple[np.ndarray, np.ndarray]], few: int) -> Question:
+    """The answers to one question, of the trained trunk and of the untrained one."""
+    chosen = few_patients(one.seen_truth, one.seen_patients, few)
     numbers = []
     for trained in (True, False):
         held, learned = sides[trained]
-        said = neighbours_say(held[known], y, who)
-        line = linear_says(learned[seen][chosen], y_seen[chosen], held[known])
-        numbers.append((balanced_accuracy(said, y), balanced_accuracy(line, y)))
+        said = neighbours_say(held[one.held], one.truth, one.patients)
+        line = linear_says(learned[one.seen][chosen], one.seen_truth[chosen], held[one.held])
+        numbers.append((balanced_accuracy(said, one.truth), balanced_accuracy(line, one.truth)))
     return Question(
-        name=name, classes=len(classes), patients=len(set(who)), chance=1 / len(classes),
+        name=one.name, classes=len(one.classes), patients=len(set(one.patients)), chance=1 / len(one.classes),
         neighbours=numbers[0][0], neighbours_untrained=numbers[1][0],
         linear=numbers[0][1], linear_untrained=numbers[1][1],
     )  # fmt: skip

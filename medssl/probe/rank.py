@@ -17,8 +17,24 @@ def rank_me(features: np.ndarray) -> float:
     Garrido et al., ICML 2023, arXiv:2210.02885. Differs: the mean is taken off first, so that features which are all the
     same have rank 1 whatever their length. Of no spread at all it is 1.
     """
-    centred = features - features.mean(0)
-    values = np.linalg.svd(centred, compute_uv=False)
+    return _effective(spectrum(features))
+
+
+def spectrum(features: np.ndarray) -> np.ndarray:
+    """The singular values of features (N, E) less their mean, from the largest."""
+    return np.linalg.svd(features - features.mean(0), compute_uv=False)
+
+
+def sphere_rank(vectors: np.ndarray) -> float:
+    """The effective rank of the directions of vectors (N, E), their mean left in: about 1 where all point the same way.
+
+    What a loss compares are directions. Of vectors that are one direction and a little noise, `rank_me` would see the noise.
+    """
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return _effective(np.linalg.svd(vectors / np.maximum(length, 1e-12), compute_uv=False))
+
+
+def _effective(values: np.ndarray) -> float:
     if not values.sum() > 0:
         return 1.0
     share = values / values.sum() + TINY
