@@ -58,8 +58,8 @@ def bars(questions: Sequence[Question], held_out: str) -> str:
         _line("", "chance", ls=(0, (2, 1.5))),
         _line("", "95 % interval", ls="-"),
     ]
-    axes.legend(handles=shown, loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncol=6, frameon=False, fontsize=7.5,
-                handlelength=1.4, columnspacing=0.9, borderaxespad=0.1)  # fmt: skip
+    axes.legend(handles=shown, loc="lower left", bbox_to_anchor=(-0.21, 1.0), ncol=6, frameon=False, fontsize=7.2,
+                handlelength=1.3, columnspacing=0.8, borderaxespad=0.1)  # fmt: skip
     axes.set_ylim(len(questions) * (len(ways) + 1.0) - 1.2, -0.8)
     axes.set_xlim(0, 1.02)
     axes.set_yticks([])
@@ -70,7 +70,7 @@ def bars(questions: Sequence[Question], held_out: str) -> str:
 
 def cloud(places: np.ndarray, words: np.ndarray, name: str, kind: str) -> str:
     """One small map of volumes (N, 2), marked by `words` (N,), of which the most frequent have marks of their own."""
-    figure, axes = _axes(2.55, 2.75, left=0.08, bottom=0.62, top=0.08, right=0.08)
+    figure, axes = _axes(2.55, 2.5, left=0.08, bottom=0.5, top=0.06, right=0.08)
     known = [word for word in np.unique(words) if word]
     known = sorted(sorted(known, key=lambda word: -int((words == word).sum()))[: len(MARKS)])
     rest = ~np.isin(words, known)
@@ -114,7 +114,8 @@ def spectra(trained: np.ndarray, untrained: np.ndarray) -> str:
     figure, axes = _axes(3.5, 2.7, left=0.55, bottom=0.45, top=0.12, right=0.1)
     for values, word, hue, dash in ((trained, "trained", HUES[0], "-"), (untrained, "untrained", HUES[1], DASHES[1])):
         share = values / max(float(values[0]), 1e-30)
-        axes.semilogy(np.arange(1, len(values) + 1), np.maximum(share, 1e-6), color=hue, ls=dash, lw=1.5, label=word)
+        share = share[share > 1e-5]  # what is left beyond is rounding: the mean was taken off
+        axes.semilogy(np.arange(1, len(share) + 1), share, color=hue, ls=dash, lw=1.5, label=word)
     axes.set_xlabel("direction")
     axes.set_ylabel("singular value / largest")
     axes.legend(frameon=False, fontsize=7)

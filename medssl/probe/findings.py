@@ -144,7 +144,8 @@ def advice(found: Findings, most: int) -> list[str]:
         if question.name == "scanner" and above > GATE:
             said.append(
                 f"the scanner can be read from the features ({question.neighbours:.2f}, chance {question.chance:.2f}): take "
-                "negatives from the same scanner only (same_scanner: true), and stronger changes of intensity"
+                "negatives from the same scanner only (same_scanner: true) where it is not so yet, and stronger changes of "
+                "intensity"
             )
     if found.rank < max(2.0, COLLAPSED * most):
         said.append(

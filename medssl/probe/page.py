@@ -123,8 +123,8 @@ def _curves(run: Path) -> list[str]:
             continue
         if kind in ("loss", "stuck"):
             told["losses"][name + (" stuck" if kind == "stuck" else "")] = steps, values
-        elif kind in ("knn", "linear"):
-            told["answers"][f"{tame(name)}, {'neighbours' if kind == 'knn' else 'line'}"] = steps, values
+        elif kind == "knn":
+            told["answers"][tame(name)] = steps, values
         elif kind == "rank":
             told["ranks"][name] = steps, values
     if not looks and log:
@@ -137,7 +137,7 @@ def _curves(run: Path) -> list[str]:
             "Loss of each term of held-out patients, against its stuck value" if looks else "Training loss",
         ),
         "ranks": ("directions in use", "Effective rank of the trunk and of each head"),
-        "answers": ("balanced accuracy", "What could be read from the features at each look"),
+        "answers": ("balanced accuracy", "What the nearest neighbours said at each look"),
     }
     return [drawings.curves(lines, *about[kind], f"curve-{kind}") for kind, lines in told.items() if lines]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medssl.errors import UserError
 from medssl.probe import examine
 from medssl.probe.drawings import cloud
 from medssl.probe.page import neighbours_picture, render, write_page
@@ -75,3 +76,17 @@ def test_the_neighbours_shown_are_the_nearest_of_other_patients(evidence):
     for _, cells in rows:
         assert tuple(cell.split(",")[0] for cell in cells) in told
     assert len(pd.unique(patients)) >= len(rows) >= 2
+
+
+def test_the_command_writes_both(evidence, balls, tmp_path):
+    from typer.testing import CliRunner
+
+    from medssl.cli import app
+
+    asked = ["probe", str(evidence.run), "--store", str(balls / "store"), "--split", "test", "--few", "4", "--few", "8"]
+    done = CliRunner().invoke(app, [*asked, "--hold-out", "site", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "line of 4 labelled patients" in done.output and "probe.html" in done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["probe.html", "probe.json"]
+    with pytest.raises(UserError, match="hold-out colour: the store has no such column"):
+        examine(evidence.run, balls / "store", split="test", hold_out="colour")
