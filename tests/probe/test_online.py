@@ -228,3 +228,23 @@ def test_healthy_methods_are_left_alone(name):
 def test_planted_collapses_are_seen(name, no_predictor):
     found = looks_at(method_of(name, 2), 0.03 if name == "byol" else 1.0)
     assert collapsed(found[1:], 2).startswith(f"{name}: its ")
+
+
+def test_without_stop_the_run_goes_on_and_says_so_once(balls, tmp_path, no_predictor, caplog):
+    recipe = read_recipe(balls / "recipe.yaml", [*FAST, COLLAPSING, "pretrain.lr=0.02", "pretrain.steps=25"])
+    run = pretrain(recipe, balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(run / "last.safetensors") == 25
+    said = [record.getMessage() for record in caplog.records if record.name == "medssl"]
+    assert len(said) == 1 and "collapsed: byol: " in said[0]
+    assert not (run / HEALTHY).exists()
+
+
+def test_impossible_looks_are_refused_before_anything_is_written(balls, tmp_path):
+    for change, words in (
+        ("every=0", "give 1 or more"),
+        ("evry=3", "did you mean 'every'"),
+        ("few=1", "give 2 or more"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pretrain(read_recipe(balls / "recipe.yaml", [LOOK, f"probe.{change}"]), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
