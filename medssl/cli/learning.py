@@ -34,22 +34,28 @@ def probe(
     run: Annotated[Path, typer.Argument(help="A run made by medssl pretrain or finetune.")],
     store: StoreOption,
     split: Annotated[str, typer.Option(help="Whom to ask about; never those it learned from.")] = "val",
-    few: Annotated[int, typer.Option(min=2, help="Labelled patients that the linear probe learns from.")] = 64,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all findings as JSON.")] = None,
+    few: Annotated[
+        list[int], typer.Option(min=2, help="Labelled patients that the linear probe learns from. Repeatable: a curve.")
+    ] = [64],  # noqa: B006
+    hold_out: Annotated[
+        str,
+        typer.Option(help="scanner or site: ask also neighbours that differ in it alone, as if it were never seen."),
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A folder for probe.html, with pictures, and probe.json.")
+    ] = None,
 ) -> None:
     """Say what a trunk's frozen features tell of held-out patients: labels, scanner, sex, and how many directions they use.
 
-    Example: medssl probe runs/trunk --store stores/hippocampus --split val
+    Example: medssl probe runs/trunk --store stores/hippocampus --few 4 --few 16 --hold-out scanner -o runs/trunk/probe
     """
-    from dataclasses import asdict
+    from medssl.probe import examine
+    from medssl.probe.page import write_page
 
-    from medssl.atomic import write_json
-    from medssl.probe import probe as ask
-
-    found = ask(run, store, split=split, few=few, progress=shown)
+    evidence = examine(run, store, split=split, few=few, hold_out=hold_out, progress=shown)
+    say(str(evidence.findings))
     if output:
-        write_json(output, asdict(found))
-    say(str(found))
+        say(f"page in {write_page(evidence, output)}")
 
 
 @app.command()

@@ -1,11 +1,18 @@
 """What a trunk learned, before anybody labels anything: anatomy, or the scanner?
 
 features    the trunk's pooled features of a store's volumes
+questions   what is asked of them, and of whom
 neighbours  who a volume's nearest neighbours are, patients counted as one
 linear      how far a line through the features gets with few labels
-rank        how many directions the features use, and whether filters are dead
+intervals   how sure these answers are
+rank        how many directions the features use
+health      whether filters are alive, kernels various, and tokens apart
+atlas       features as points on a plane
+probe       all questions put to a run; findings: what the answers mean; page: the same with pictures
+guard       whether a training has collapsed; online: looks at it while it runs
 """
 
-from medssl.probe.probe import Findings, probe
+from medssl.probe.findings import Findings
+from medssl.probe.probe import Evidence, examine, probe
 
-__all__ = ["Findings", "probe"]
+__all__ = ["Evidence", "Findings", "examine", "probe"]

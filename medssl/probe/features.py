@@ -38,8 +38,13 @@ def features_of(
     trunk = read_trunk(run, trained=trained)
     rows = select(store, {k: v for k, v in recipe.get("data", {}).items() if k != "labelled"}, split=split)
     module = cast(nn.Module, trunk).to(find_place("32-true").device).eval()
-    views = Steps(store, rows, build_views(recipe["views"], count=1, alter=False), batch=1, seed=0)
+    views = views_of(run, store, rows)
     return pooled(cast(Trunk, module), views, f"features of {split}", progress), rows
+
+
+def views_of(run: Path, store: Store, rows: pd.DataFrame) -> Steps:
+    """The unaltered middle of each row's volume, as large as the run's views."""
+    return Steps(store, rows, build_views(read_run(run)["recipe"]["views"], count=1, alter=False), batch=1, seed=0)
 
 
 def pooled(trunk: Trunk, views: Steps, name: str = "features", progress: Progress = silent) -> np.ndarray:

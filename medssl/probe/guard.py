@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from medssl.methods import Method
+from medssl.methods.method import Bank
 from medssl.probe.rank import sphere_rank
 from medssl.views import Batch
 
@@ -63,11 +64,13 @@ def measure(method: Method, batches: Sequence[Batch]) -> dict[str, float]:
     says = {"real": listen, "nought": lambda _, out: torch.zeros_like(out), "mean": lambda _, out: _mean(out)}
     losses: dict[str, dict[str, list[float]]] = {way: {name: [] for name in method.terms} for way in says}
     for number, batch in enumerate(batches):
+        torch.manual_seed(number)
+        bank = Bank(method, batch)  # which runs the trunk once for all ways
         for way, then in says.items():
             with _heads(method, then):
                 torch.manual_seed(number)
-                for name, loss in method(batch).items():
-                    losses[way][name].append(loss.item())
+                for name, term in method.terms.items():
+                    losses[way][name].append(term(bank).item())
     found = {}
     for name in method.terms:
         said = torch.cat(answers[name]).cpu().numpy() if answers[name] else np.zeros((0, 0))

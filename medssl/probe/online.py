@@ -44,6 +44,9 @@ TABLE, HEALTHY = "probes.csv", "healthy.safetensors"
 ASKED = ("scanner", "sex")
 """What a look asks of the neighbours beside labels."""
 
+BATCHES = 4
+"""Batches of which a look takes the losses at most: it is to cost no more than a few steps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Looking:
@@ -106,7 +109,7 @@ class Online:
         """What is found now, by name: `rank_trunk`, `knn_` and `linear_` each question, and what `measure` gives."""
         with undisturbed(self.method):
             held, seen = (pooled(self.method.trunk, of) for of in (self.held, self.seen))
-            count = -(-len(self.drawn.ids) // self.drawn.batch)
+            count = min(-(-len(self.drawn.ids) // self.drawn.batch), BATCHES)
             terms = measure(self.method, [self._batch(number) for number in range(count)])
         for of in (self.held, self.seen, self.drawn):
             of.cache.clear()

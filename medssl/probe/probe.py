@@ -2,140 +2,143 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import pandas as pd
 from torch import nn
 
 from medssl.errors import UserError
-from medssl.probe.features import features_of, read_trunk
+from medssl.probe.features import features_of, read_trunk, views_of
+from medssl.probe.findings import UNKNOWN, Findings, Lines, Question, advice
+from medssl.probe.guard import collapsed
+from medssl.probe.health import layers_of, token_similarity
+from medssl.probe.intervals import accuracy_interval, lots_interval
 from medssl.probe.linear import FEW, few_patients, linear_says
 from medssl.probe.neighbours import balanced_accuracy, neighbours_say
-from medssl.probe.questions import Task, names, task
-from medssl.probe.rank import dead_filters, rank_me, variety
+from medssl.probe.online import Looking, read_rows
+from medssl.probe.questions import Task, answers, names, task
+from medssl.probe.rank import rank_me
 from medssl.progress import Progress, silent
-from medssl.store import open_store
+from medssl.store import Store, open_store
 
-GATE = 0.1
-"""How far above chance the scanner may be read from the neighbours before it is called a leak."""
-
-COLLAPSED = 0.05
-"""Effective rank, as a share of what there could be, below which features count as collapsed."""
+LOTS = 5
+"""Lots of labelled patients that the linear probe learns from, each by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """A thing that may be read from the features: balanced accuracies of held-out patients, and that of chance."""
+class Evidence:
+    """What the findings rest on: the held-out rows and the features (N, dim) that the trunk makes of them."""
 
-    name: str
-    classes: int
-    patients: int
-    chance: float
-    neighbours: float
-    neighbours_untrained: float
-    linear: float
-    linear_untrained: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What was found; `advice` says what to do about it, empty when nothing is wrong."""
-
-    split: str
-    volumes: int
-    patients: int
-    questions: tuple[Question, ...]
-    rank: float
-    rank_untrained: float
-    dead: float
-    variety: float
-    advice: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.volumes} volumes of {self.patients} patients ({self.split}); balanced accuracy, untrained in brackets:",
-            f"  {'':<14} {'chance':>7} {'neighbours':>15} {'line':>15}",
-        ]
-        lines += [
-            f"  {q.name:<14} {q.chance:>7.2f} {q.neighbours:>8.2f} ({q.neighbours_untrained:.2f}) "
-            f"{q.linear:>8.2f} ({q.linear_untrained:.2f})"
-            for q in self.questions
-        ]
-        lines.append(f"  directions in use: {self.rank:.1f} ({self.rank_untrained:.1f}); dead filters {self.dead:.0%}; "
-                     f"variety of kernels {self.variety:.2f}")  # fmt: skip
-        return "\n".join([*lines, *(f"  advice: {text}" for text in self.advice)])
+    run: Path
+    store: Store
+    rows: pd.DataFrame
+    features: np.ndarray
+    untrained: np.ndarray
+    findings: Findings
 
 
 def probe(
-    run: Path | str, store: Path | str, *, split: str = "val", few: int = FEW, progress: Progress = silent
+    run: Path | str,
+    store: Path | str,
+    *,
+    split: str = "val",
+    few: Sequence[int] = (FEW,),
+    hold_out: str = "",
+    progress: Progress = silent,
 ) -> Findings:
-    """What the trunk of a run tells of volumes in `split`, never of those it learned from.
+    """What the trunk of a run tells of volumes in `split`, never of those it learned from: see `examine`."""
+    return examine(run, store, split=split, few=few, hold_out=hold_out, progress=progress).findings
 
-    For each label and attribute: the vote of the nearest neighbours among other patients of the split, and a logistic
-    regression learned on `few` labelled patients of the training split. Every number stands beside that of the same trunk
-    untrained: what chance makes is often not bad. Raises UserError for too few patients.
+
+def examine(
+    run: Path | str,
+    store: Path | str,
+    *,
+    split: str = "val",
+    few: Sequence[int] = (FEW,),
+    hold_out: str = "",
+    progress: Progress = silent,
+) -> Evidence:
+    """What the trunk of a run tells of volumes in `split`, with what is needed to draw it.
+
+    For each label and attribute: the vote of the nearest neighbours among other patients of the split; with `hold_out` (a
+    column: scanner, site) also of those neighbours that differ in it; and a logistic regression learned on each number in
+    `few` of labelled patients of the training split, over several lots of them. Every number stands beside that of the same
+    trunk untrained: what chance makes is often not bad. Raises UserError for too few patients.
     """
     run, store_ = Path(run), open_store(store)
     if split == "train":
         raise UserError("split train: the trunk has learned from these; use val, or test once all is decided")
-    sides = {}
-    for trained in (True, False):
-        held, rows = features_of(run, store_, split, trained=trained, progress=progress)
-        seen, seen_rows = features_of(run, store_, "train", trained=trained, progress=progress)
-        sides[trained] = held, seen
-    patients = rows["patient_pid"].to_numpy()
-    if len(set(patients)) < 3:
-        raise UserError(f"split {split}: {len(set(patients))} patients, of whom nothing can be said; use a larger one")
-    tasks = (task(store_, rows, seen_rows, name) for name in names(store_, rows))
-    questions = [_ask(one, sides, few) for one in tasks if one]
-    weights = [
-        module.weight.detach().numpy()
-        for module in cast(nn.Module, read_trunk(run)).modules()
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and min(module.kernel_size) > 1
+    held, rows = features_of(run, store_, split, progress=progress)
+    seen, seen_rows = features_of(run, store_, "train", progress=progress)
+    raw, _ = features_of(run, store_, split, trained=False, progress=progress)
+    raw_seen, _ = features_of(run, store_, "train", trained=False, progress=progress)
+    patients = rows["patient_pid"].nunique()
+    if patients < 3:
+        raise UserError(f"split {split}: {patients} patients, of whom nothing can be said; use a larger one")
+    if hold_out and hold_out not in rows.columns:
+        raise UserError(f"hold-out {hold_out}: the store has no such column; use scanner or site")
+    apart = rows[hold_out].astype(str).to_numpy() if hold_out else None
+    questions = [
+        _ask(one, ((held, seen), (raw, raw_seen)), sorted(set(few)), None if name == hold_out else apart)
+        for name in names(store_, rows)
+        if (one := task(store_, rows, seen_rows, name))
     ]
-    ranks = [rank_me(sides[trained][0]) for trained in (True, False)]
+    labels = set(store_.labels["name"])
+    trunk = read_trunk(run)
+    layers = layers_of(cast(nn.Module, trunk))
     found = Findings(
-        split=split, volumes=len(rows), patients=len(set(patients)), questions=tuple(questions),
-        rank=ranks[0], rank_untrained=ranks[1],
-        dead=float(np.mean([dead_filters(weight) for weight in weights])) if weights else 0.0,
-        variety=float(np.mean([variety(weight) for weight in weights])) if weights else 1.0, advice=(),
+        split=split, volumes=len(rows), patients=patients,
+        questions=tuple(replace(question, label=question.name in labels) for question in questions),
+        rank=rank_me(held), rank_untrained=rank_me(raw),
+        dead=float(np.mean([layer.dead for layer in layers])) if layers else 0.0,
+        variety=float(np.mean([layer.variety for layer in layers])) if layers else 1.0,
+        layers=layers, tokens=token_similarity(trunk, views_of(run, store_, rows)),
+        collapse=collapsed(read_rows(run), Looking.patience), held_out=hold_out, advice=(),
     )  # fmt: skip
-    return Findings(**{**vars(found), "advice": tuple(_advice(found, min(sides[True][0].shape)))})
+    found = replace(found, advice=tuple(advice(found, min(held.shape))))
+    return Evidence(run=run, store=store_, rows=rows, features=held, untrained=raw, findings=found)
 
 
-def _ask(one: Task, sides: dict[bool, tuple[np.ndarray, np.ndarray]], few: int) -> Question:
-    """The answers to one question, of the trained trunk and of the untrained one."""
-    chosen = few_patients(one.seen_truth, one.seen_patients, few)
-    numbers = []
-    for trained in (True, False):
-        held, learned = sides[trained]
-        said = neighbours_say(held[one.held], one.truth, one.patients)
-        line = linear_says(learned[one.seen][chosen], one.seen_truth[chosen], held[one.held])
-        numbers.append((balanced_accuracy(said, one.truth), balanced_accuracy(line, one.truth)))
+def words(evidence: Evidence, name: str) -> np.ndarray:
+    """The answers to a question of the held-out rows (N,) as words; "" where it is not known."""
+    return answers(evidence.store, evidence.rows, name).to_numpy()
+
+
+Side = tuple[np.ndarray, np.ndarray]
+"""Features of the held-out rows, and of those that may be learned from."""
+
+
+def _ask(one: Task, sides: tuple[Side, Side], few: Sequence[int], apart: np.ndarray | None) -> Question:
+    """The answers to one question, of the trained trunk (first) and of the untrained one."""
+    near = [neighbours_say(held[one.held], one.truth, one.patients) for held, _ in sides]
+    far = [np.full(len(one.truth), -1)] * 2
+    if apart is not None:
+        far = [neighbours_say(held[one.held], one.truth, one.patients, apart=apart[one.held]) for held, _ in sides]
+    asked = apart is not None and bool((far[0] >= 0).all())
+    curve = tuple(_lines(one, sides, number) for number in few)
     return Question(
         name=one.name, classes=len(one.classes), patients=len(set(one.patients)), chance=1 / len(one.classes),
-        neighbours=numbers[0][0], neighbours_untrained=numbers[1][0],
-        linear=numbers[0][1], linear_untrained=numbers[1][1],
+        neighbours=balanced_accuracy(near[0], one.truth), neighbours_untrained=balanced_accuracy(near[1], one.truth),
+        neighbours_interval=accuracy_interval(near[0], one.truth, one.patients),
+        elsewhere=balanced_accuracy(far[0], one.truth) if asked else float("nan"),
+        elsewhere_untrained=balanced_accuracy(far[1], one.truth) if asked else float("nan"),
+        elsewhere_interval=accuracy_interval(far[0], one.truth, one.patients) if asked else UNKNOWN,
+        linear=curve[-1].value, linear_untrained=curve[-1].untrained, curve=curve,
     )  # fmt: skip
 
 
-def _advice(found: Findings, most: int) -> list[str]:
-    """What to do about what was found."""
-    advice = []
-    for question in found.questions:
-        above = question.neighbours - question.chance
-        if question.name == "scanner" and above > GATE:
-            advice.append(
-                f"the scanner can be read from the features ({question.neighbours:.2f}, chance {question.chance:.2f}): take "
-                "negatives from the same scanner only (same_scanner: true), and stronger changes of intensity"
-            )
-    if found.rank < max(2.0, COLLAPSED * most):
-        advice.append(
-            f"the features use {found.rank:.1f} of {most} directions: they have collapsed; raise the batch, add vicreg, or "
-            "lower the rate"
-        )
-    if found.dead > GATE:
-        advice.append(f"{found.dead:.0%} of the filters do nothing: lower the rate or the weight decay")
-    return advice
+def _lines(one: Task, sides: tuple[Side, Side], few: int) -> Lines:
+    """The linear probe by `few` labelled patients, over several lots of them; one where they are all there are."""
+    lots = LOTS if few < len(set(one.seen_patients)) else 1
+    said: list[list[np.ndarray]] = []
+    for held, seen in sides:
+        chosen = [few_patients(one.seen_truth, one.seen_patients, few, seed=lot) for lot in range(lots)]
+        said.append([linear_says(seen[one.seen][of], one.seen_truth[of], held[one.held]) for of in chosen])
+    value, untrained = (float(np.mean([balanced_accuracy(lot, one.truth) for lot in side])) for side in said)
+    interval = lots_interval(said[0], one.truth, one.patients)
+    return Lines(few=few, lots=lots, value=value, interval=interval, untrained=untrained)

@@ -42,7 +42,7 @@ def forest(rows: Sequence[Row], title: str, label: str, name: str) -> str:
         figure.subplots_adjust(left=0.27, right=0.66, top=1 - 0.06 / height, bottom=0.48 / height)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(out.getvalue(), title, _told(rows, label), name)
+    return for_page(out.getvalue(), title, _told(rows, label), name)
 
 
 def _lines(rows: Sequence[Row]) -> list[str | Row]:
@@ -125,7 +125,7 @@ def _told(rows: Sequence[Row], label: str) -> str:
     return f"{label}. " + "; ".join(parts)
 
 
-def _for_page(svg: str, title: str, told: str, name: str) -> str:
+def for_page(svg: str, title: str, told: str, name: str) -> str:
     """The drawing as an element of a page: ids of its own, text in the page's colour, a title and a description."""
     from markupsafe import escape
 

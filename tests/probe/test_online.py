@@ -178,18 +178,15 @@ def no_predictor(monkeypatch):
     monkeypatch.setattr(BYOL, "forward", unpredicted)
 
 
-def test_a_planted_collapse_stops_the_run_and_the_last_good_weights_are_kept(balls, tmp_path, no_predictor):
+def test_a_planted_collapse_stops_the_run(balls, tmp_path, no_predictor):
     recipe = read_recipe(balls / "recipe.yaml", [*FAST, COLLAPSING, "pretrain.lr=0.02", "probe.stop=true"])
-    with pytest.raises(UserError, match=r"collapsed: byol: .*lower lr") as error:
+    with pytest.raises(UserError, match=r"collapsed: byol: .*lower lr"):
         pretrain(recipe, balls / "store", tmp_path / "run")
     looks = read_rows(tmp_path / "run")
     bad = [bool(collapsed([look], 1)) for look in looks]
     assert bad[-3:] == [True] * 3
     assert not any(all(bad[n : n + 3]) for n in range(len(bad) - 3))
     assert looks[-1]["step"] < 40
-    if HEALTHY in str(error.value):
-        good = max(look["step"] for look, wrong in zip(looks, bad, strict=True) if not wrong)
-        assert 0 < checkpoint.steps_done(tmp_path / "run" / HEALTHY) <= good
     assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") > 0
 
 
@@ -228,3 +225,39 @@ def test_healthy_methods_are_left_alone(name):
 def test_planted_collapses_are_seen(name, no_predictor):
     found = looks_at(method_of(name, 2), 0.03 if name == "byol" else 1.0)
     assert collapsed(found[1:], 2).startswith(f"{name}: its ")
+
+
+def test_without_stop_the_run_goes_on_and_says_so_once(balls, tmp_path, no_predictor, caplog):
+    recipe = read_recipe(balls / "recipe.yaml", [*FAST, COLLAPSING, "pretrain.lr=0.02", "pretrain.steps=25"])
+    run = pretrain(recipe, balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(run / "last.safetensors") == 25
+    said = [record.getMessage() for record in caplog.records if record.name == "medssl"]
+    assert len(said) == 1 and "collapsed: byol: " in said[0]
+    assert not (run / HEALTHY).exists()
+
+
+def test_impossible_looks_are_refused_before_anything_is_written(balls, tmp_path):
+    for change, words in (
+        ("every=0", "give 1 or more"),
+        ("evry=3", "did you mean 'every'"),
+        ("few=1", "give 2 or more"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pretrain(read_recipe(balls / "recipe.yaml", [LOOK, f"probe.{change}"]), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_weights_before_the_last_healthy_look_are_kept(balls, tmp_path, monkeypatch):
+    """Looks at 0, 4, 8 find nothing wrong, those at 12, 16 and 20 a flat head; a checkpoint is written every 3 steps."""
+    from medssl.probe import online
+
+    ranks = iter([9.0, 9.0, 9.0, 1.2, 1.1, 1.0])
+    monkeypatch.setattr(online.Online, "look", lambda self: rows(rank_swav=[next(ranks)])[0])
+    changes = ["pretrain.steps=30", "pretrain.save_every=3", "probe={every: 4, stop: true}"]
+    with pytest.raises(
+        UserError, match=r"step 20: collapsed: swav: .* healthy.safetensors holds the weights from before"
+    ):
+        pretrain(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(tmp_path / "run" / HEALTHY) == 6
+    assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") == 18
+    assert not list((tmp_path / "run").glob(".*"))

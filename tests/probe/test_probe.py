@@ -8,9 +8,9 @@ import pytest
 
 from medssl.errors import UserError
 from medssl.probe import probe
+from medssl.probe.findings import Findings, Question, advice
 from medssl.probe.linear import few_patients, linear_says
 from medssl.probe.neighbours import TEMPERATURE, balanced_accuracy, neighbours_say
-from medssl.probe.probe import Findings, Question, _advice
 from medssl.probe.rank import dead_filters, rank_me, variety
 from medssl.recipe import read_recipe
 from medssl.train import pretrain
@@ -128,11 +128,11 @@ def findings(**changes):
 
 
 def test_advice_is_given_for_leaks_collapse_and_dead_filters_alone():
-    assert _advice(findings(), 32) == []
+    assert advice(findings(), 32) == []
     leak = Question(
         name="scanner", classes=3, patients=50, chance=1 / 3, neighbours=0.6, neighbours_untrained=0.4, linear=0.9,
         linear_untrained=0.5,
     )  # fmt: skip
-    assert "same_scanner" in _advice(findings(questions=(leak,)), 32)[0]
-    assert "collapsed" in _advice(findings(rank=1.3), 32)[0]
-    assert "do nothing" in _advice(findings(dead=0.4), 32)[0]
+    assert "same_scanner" in advice(findings(questions=(leak,)), 32)[0]
+    assert "collapsed" in advice(findings(rank=1.3), 32)[0]
+    assert "do nothing" in advice(findings(dead=0.4), 32)[0]
