@@ -83,6 +83,8 @@ class Steps(Dataset[Batch]):
         self.store, self.views, self.batch, self.seed, self.target = store, views, batch, seed, target
         self.ids = rows["volume_id"].tolist()
         self.modalities = rows["modality"].tolist()
+        if views.intensity is not None and views.alter:
+            views.intensity.check(self.modalities)
         self.patients = pd.factorize(rows["patient_pid"])[0]
         self.scanners = pd.factorize(rows["scanner"])[0]
         self.groups: Sequence[object] = rows[group].tolist() if group else [""] * len(rows)

@@ -28,16 +28,19 @@ def sample(
 
     Outside the box is each channel's lowest value (nearest: 0), which is what the volume's empty rim holds.
     """
-    values = torch.from_numpy(np.ascontiguousarray(box, dtype=np.float32))
+    values = torch.from_numpy(box).float().contiguous()
     fill = values.amin((1, 2, 3), keepdim=True) if order == "bilinear" else values.new_zeros(())
-    axes = [torch.arange(n, dtype=torch.float64) for n in grid]
-    index = torch.stack([*torch.meshgrid(*axes, indexing="ij"), torch.ones(grid, dtype=torch.float64)], dim=-1)
-    place = index @ torch.from_numpy(matrix[:3]).T
-    size = torch.tensor(box.shape[1:], dtype=torch.float64)
-    # An axis of one voxel has no extent to normalise by; half a voxel either side of it is the voxel itself.
-    scaled = torch.where(size > 1, 2 * place / (size - 1).clamp(min=1) - 1, 2 * place)
-    # grid_sample wants the last array axis first.
+    # grid_sample wants the last array axis first, and places from -1 to 1. An axis of one voxel has no extent to
+    # normalise by; half a voxel either side of it is the voxel itself.
+    size = np.array(box.shape[1:], dtype=float)
+    scaled = matrix[:3] * np.where(size > 1, 2 / np.maximum(size - 1, 1), 2)[:, None]
+    scaled[:, 3] -= size > 1
+    i, j, k = (np.multiply.outer(scaled[::-1, axis], np.arange(n)) for axis, n in enumerate(grid))
+    rows, last = torch.from_numpy((i + scaled[::-1, 3:])[:, :, None] + j[:, None, :]), torch.from_numpy(k)
+    place = torch.empty(3, *grid)
+    for plane in range(grid[0]):  # one by one: summed in float64, rounded once, and never out of the processor's cache
+        place[:, plane] = rows[:, plane, :, None] + last[:, None, :]
     found = functional.grid_sample(
-        (values - fill)[None], scaled.flip(-1)[None].float(), mode=order, padding_mode="zeros", align_corners=True
+        (values - fill)[None], place.permute(1, 2, 3, 0)[None], mode=order, padding_mode="zeros", align_corners=True
     )
-    return found[0] + fill
+    return found[0].add_(fill)
