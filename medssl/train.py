@@ -6,6 +6,7 @@ a run that was killed and started again ends in the same bits as one that was no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ from medssl.store import open_store
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
+
+KEPT_BACK = "lower lr or raise warmup; the last checkpoint is kept"
+"""What to do about a training that diverges, and what it left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,8 @@ def fit(
                     name: losses.get(name, 0.0) + loss.item() / settings.accumulate for name, loss in named.items()
                 }
             norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
+            if not math.isfinite(norm):  # a loss may be finite where its slope is not; the weights have not moved yet
+                raise UserError(f"step {step}: the norm of the gradient is {norm}; {KEPT_BACK}")
             optimizer.step()
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
@@ -194,7 +200,5 @@ def _total(losses: dict[str, torch.Tensor], step: int) -> torch.Tensor:
     total = torch.stack(list(losses.values())).sum()
     if not total.isfinite():
         named = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
-        raise UserError(
-            f"step {step}: the loss is not finite ({named}); lower lr or raise warmup; the last checkpoint is kept"
-        )
+        raise UserError(f"step {step}: the loss is not finite ({named}); {KEPT_BACK}")
     return total
