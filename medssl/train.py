@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint
+from medssl.asked import listening
 from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.pictures import save_picture
@@ -89,6 +90,7 @@ def fit(
     """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one.
 
     `watch` is called after each step, before its checkpoint; it may raise, and must change nothing.
+    Raises KeyboardInterrupt after the step, and its checkpoint, during which SIGTERM or SIGUSR1 came.
     """
     torch.manual_seed(settings.seed)
     for name, parameter in model.named_parameters():
@@ -107,7 +109,7 @@ def fit(
     feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
     log = Log(run / "log.csv", start)
     model.train()
-    with SummaryWriter(run / "tensorboard", purge_step=start) as board:
+    with SummaryWriter(run / "tensorboard", purge_step=start) as board, listening() as asked:
         for step in progress(range(start, settings.steps), "training", settings.steps, start):
             # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
             torch.manual_seed(settings.seed * 1_000_003 + step)
@@ -135,8 +137,10 @@ def fit(
                 _draw(model, batch, fabric, run, board, done)
             if watch is not None:
                 watch(step, board)
-            if done % settings.save_every == 0 or done == settings.steps:
+            if done % settings.save_every == 0 or done == settings.steps or asked.is_set():
                 checkpoint.save(path, model, optimizer.optimizer, done)
+            if asked.is_set() and done < settings.steps:
+                raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
 
 def pretrain(
