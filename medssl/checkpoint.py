@@ -19,10 +19,18 @@ MODEL, OPTIMIZER = "model.", "optimizer."
 
 
 def save(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Nothing; `path` holds the weights, the optimizer's state and the number of steps done, or what it held before."""
+    """Nothing; `path` holds the weights, the optimizer's state and the number of steps done, or what it held before.
+
+    Raises UserError, and leaves `path` alone, when a number of theirs is not finite: no training goes on from there.
+    """
     tensors = {MODEL + name: value for name, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{OPTIMIZER}{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"step {step}: {name} holds numbers that are not finite; lower lr; the last checkpoint is kept"
+            )
     with replacing(path) as part:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, {"step": str(step)}

@@ -6,6 +6,7 @@ a run that was killed and started again ends in the same bits as one that was no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint
+from medssl.asked import listening
 from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.pictures import save_picture
@@ -30,6 +32,9 @@ from medssl.store import open_store
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
+
+KEPT_BACK = "lower lr or raise warmup; the last checkpoint is kept"
+"""What to do about a training that diverges, and what it left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,7 @@ def fit(
     """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one.
 
     `watch` is called after each step, before its checkpoint; it may raise, and must change nothing.
+    Raises KeyboardInterrupt after the step, and its checkpoint, during which SIGTERM or SIGUSR1 came.
     """
     torch.manual_seed(settings.seed)
     for name, parameter in model.named_parameters():
@@ -103,7 +109,7 @@ def fit(
     feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
     log = Log(run / "log.csv", start)
     model.train()
-    with SummaryWriter(run / "tensorboard", purge_step=start) as board:
+    with SummaryWriter(run / "tensorboard", purge_step=start) as board, listening() as asked:
         for step in progress(range(start, settings.steps), "training", settings.steps, start):
             # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
             torch.manual_seed(settings.seed * 1_000_003 + step)
@@ -119,6 +125,8 @@ def fit(
                     name: losses.get(name, 0.0) + loss.item() / settings.accumulate for name, loss in named.items()
                 }
             norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
+            if not math.isfinite(norm):  # a loss may be finite where its slope is not; the weights have not moved yet
+                raise UserError(f"step {step}: the norm of the gradient is {norm}; {KEPT_BACK}")
             optimizer.step()
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
@@ -129,8 +137,10 @@ def fit(
                 _draw(model, batch, fabric, run, board, done)
             if watch is not None:
                 watch(step, board)
-            if done % settings.save_every == 0 or done == settings.steps:
+            if done % settings.save_every == 0 or done == settings.steps or asked.is_set():
                 checkpoint.save(path, model, optimizer.optimizer, done)
+            if asked.is_set() and done < settings.steps:
+                raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
 
 def pretrain(
@@ -194,7 +204,5 @@ def _total(losses: dict[str, torch.Tensor], step: int) -> torch.Tensor:
     total = torch.stack(list(losses.values())).sum()
     if not total.isfinite():
         named = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
-        raise UserError(
-            f"step {step}: the loss is not finite ({named}); lower lr or raise warmup; the last checkpoint is kept"
-        )
+        raise UserError(f"step {step}: the loss is not finite ({named}); {KEPT_BACK}")
     return total

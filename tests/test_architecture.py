@@ -26,7 +26,7 @@ ORDER = [
     ["trunks"],
     ["methods"],
     ["heads"],
-    ["checkpoint", "place", "schedule", "runs", "pictures"],
+    ["checkpoint", "place", "schedule", "asked", "runs", "pictures"],
     ["probe"],
     ["train"],
     ["adapt"],

@@ -52,3 +52,15 @@ def test_weights_of_one_part(tmp_path):
     model = torch.nn.ModuleDict({"trunk": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)})
     checkpoint.save(path, model, torch.optim.AdamW(model.parameters()), 0)
     assert set(checkpoint.weights(path, "trunk.")) == {"weight", "bias"}
+
+
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.save(tmp_path / "last.safetensors", model, optimizer, 1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with torch.no_grad():
+        model.weight[0, 1] = float("nan")
+    with pytest.raises(UserError, match=r"step 2: model\.weight holds numbers that are not finite"):
+        checkpoint.save(tmp_path / "last.safetensors", model, optimizer, 2)
+    assert (tmp_path / "last.safetensors").read_bytes() == before

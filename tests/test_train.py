@@ -103,6 +103,53 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(balls,
     assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") == 4
 
 
+def test_a_slope_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(balls, tmp_path, monkeypatch):
+    """The loss stays finite, so only the gradient tells; without the check step 4 would be saved with weights of nan."""
+    from medssl.methods.rebuild import Rebuild
+
+    calls = []
+    forward = Rebuild.forward
+
+    def steep(self, bank):
+        calls.append(1)
+        loss = forward(self, bank)
+        if len(calls) == 4:
+            loss.register_hook(lambda slope: slope * np.inf)
+        return loss
+
+    monkeypatch.setattr(Rebuild, "forward", steep)
+    with pytest.raises(UserError, match=r"step 3: the norm of the gradient is (nan|inf); lower lr"):
+        pretrain(read_recipe(balls / "recipe.yaml"), balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") == 2
+    assert all(value.isfinite().all() for value in tensors(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_that_asks_to_stop_gets_a_checkpoint_from_which_the_run_ends_in_the_same_bits(
+    balls, tmp_path, monkeypatch, number
+):
+    from medssl.methods.rebuild import Rebuild
+
+    recipe = read_recipe(balls / "recipe.yaml", ["pretrain.save_every=100"])
+    whole = pretrain(recipe, balls / "store", tmp_path / "whole")
+    calls = []
+    forward = Rebuild.forward
+
+    def asked(self, bank):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return forward(self, bank)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Rebuild, "forward", asked)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipe, balls / "store", tmp_path / "run")
+    assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") == 3
+    assert signal.getsignal(number) == before
+    assert same(tensors(whole), tensors(pretrain(recipe, balls / "store", tmp_path / "run")))
+
+
 @pytest.mark.parametrize("change", ["pretrain.steps=0", "pretrain.batch=-1"])
 def test_impossible_trainings_are_refused(balls, tmp_path, change):
     with pytest.raises(UserError, match="not a positive whole number"):
