@@ -65,14 +65,17 @@ class LocalContrast(nn.Module):
 
 
 def shared_places(to_mm: torch.Tensor, size: tuple[int, ...], points: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Voxel places (n, 4) in the first view and in the second of the same millimetres; n <= points lie in both."""
+    """Voxel places (n, 4) in the first view and in the second of the same millimetres; n <= points lie in both.
+
+    In 2D, a place lies in the second view if it is within half a slice of it.
+    """
     dims = len(size)
     here = torch.zeros(4 * points, 4, dtype=to_mm.dtype, device=to_mm.device)
     here[:, 3] = 1
     limit = torch.tensor(size, dtype=to_mm.dtype, device=to_mm.device) - 1
     here[:, :dims] = torch.rand(4 * points, dims, dtype=to_mm.dtype).to(to_mm.device) * limit
     there = here @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T
-    inside = ((there[:, :dims] >= 0) & (there[:, :dims] <= limit)).all(1)
+    inside = ((there[:, :dims] >= 0) & (there[:, :dims] <= limit)).all(1) & (there[:, dims:3].abs() <= 0.5).all(1)
     return here[inside][:points], there[inside][:points]
 
 

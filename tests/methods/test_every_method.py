@@ -2,12 +2,17 @@ import numpy as np
 import pytest
 import torch
 
+from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.methods import TERMS, build_method
 from medssl.methods.local import at, shared_places
+from medssl.methods.method import Bank
+from medssl.recipe import read_recipe
+from medssl.train import pretrain
 from medssl.trunks import TRUNKS, build_trunk
 from medssl.views import Batch, Crops
 from medssl.views.geometry import sample
+from medssl.views.masks import spread
 
 SMALL = {"resenc": {"widths": ["8", "12"]}, "vit": {"width": "24", "depth": "2", "heads": "2"}}
 METHODS = {
@@ -30,6 +35,8 @@ METHODS = {
     "order": {"order": {"apart": "0.01"}},
     "swav": {"swav": {"prototypes": "16", "queue": "32"}},
 }
+MASKED = {"rebuild": {"rebuild": {}}, "masked contrast": {"contrast": {"masked": "true"}},
+          "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 
 
@@ -104,6 +111,69 @@ class TestMethod:
             assert image.shape == (12, *size)
 
 
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("trunk", [{"name": "resenc"}, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}], ids=str)
+@pytest.mark.parametrize("name", MASKED)
+def test_what_the_student_makes_of_a_masked_view_does_not_know_what_is_hidden(name, trunk, size):
+    section = {**SMALL[trunk["name"]], **trunk, **({"patch": ["4"] * len(size)} if trunk["name"] == "vit" else {})}
+    torch.manual_seed(0)
+    method, seen = build_method(MASKED[name], build_trunk(section, size)).eval(), batch(size)
+    made = []
+    method.trunk.register_forward_hook(lambda _, __, features: made.append([*features.pyramid, features.pooled]))
+
+    def student(x):
+        made.clear()
+        torch.manual_seed(5)
+        method(seen._replace(x=x))
+        return list(made[0])
+
+    torch.manual_seed(5)
+    hidden = spread(Bank(method, seen).mask, size).unflatten(0, seen.x.shape[:2])
+    before = student(seen.x)
+    assert len(made) == 1  # nothing else of the student sees the view
+    assert all(torch.equal(a, b) for a, b in zip(before, student(torch.where(hidden, -seen.x, seen.x)), strict=True))
+    after = student(torch.where(hidden, seen.x, -seen.x))
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def stopped_after(steps):
+    """A progress bar that breaks off when so many steps are done."""
+
+    def bar(numbers, *_):
+        for number in numbers:
+            if number == steps:
+                raise KeyboardInterrupt
+            yield number
+
+    return bar
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_ten_steps_are_five_and_five(name, balls, tmp_path):
+    """Queues, centres, teachers and random numbers are part of what a run remembers."""
+    changes = ["views.count=3", "pretrain.steps=10", "pretrain.save_every=5"]
+    recipe = read_recipe(balls / "recipe.yaml", changes) | {"method": METHODS[name]}
+    whole = pretrain(recipe, balls / "store", tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipe, balls / "store", tmp_path / "halves", progress=stopped_after(5))
+    assert checkpoint.steps_done(tmp_path / "halves" / checkpoint.NAME) == 5
+    halves = pretrain(recipe, balls / "store", tmp_path / "halves")
+    first, second = (checkpoint.read(run / checkpoint.NAME) for run in (whole, halves))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_places_on_different_slices_are_not_the_same_place():
+    """A flat view knows its slice: what lies above it in the next one is somewhere else."""
+    here = torch.eye(4, dtype=torch.float64)
+    above = here.clone()
+    above[2, 3] = 3.0
+    assert len(shared_places(torch.stack([here, above]), (16, 16), 32)[0]) == 0
+    above[2, 3] = 0.4
+    assert len(shared_places(torch.stack([here, above]), (16, 16), 32)[0]) == 32
+
+
 def test_the_trunk_runs_once_for_terms_that_share_a_forward():
     method = build("together", "resenc", (16, 16))
     calls = []
@@ -134,9 +204,6 @@ def test_rebuild_scores_hidden_voxels_only():
         method.terms["rebuild"].head.weight.zero_()
         method.terms["rebuild"].head.bias.zero_()
     torch.manual_seed(5)
-    from medssl.methods.method import Bank
-    from medssl.views.masks import spread
-
     bank = Bank(method, seen)
     hidden = spread(bank.mask, (16, 16))
     torch.manual_seed(5)
