@@ -19,7 +19,7 @@ rank         directions that the features use
 tuned-64     balanced accuracy after fine-tuning the whole network with 64 labelled patients
 CPU min      what the pretraining cost
 
-Settings were chosen on patients of seed 100, which is not among those that are reported. Results are kept in a JSON file:
+Settings are chosen on patients of seed 100, which is not among those that are reported. Results are kept in a JSON file:
 what it holds is not computed again.
 """
 
@@ -63,6 +63,9 @@ from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
 
 RECIPES = Path(__file__).parent.parent / "pipelines" / "methods"
+SHARED = "scans"
+"""The recipe that the others are like."""
+
 SIDE, CLASSES, FEW = 64, 4, 64
 PATIENTS = {"train": 600, "val": 400, "test": 200}
 RANDOM, LABELS = "random init", "supervised, all labels"
@@ -271,7 +274,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("ssl_phantom.json"), help="what is known, and is added to")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "medssl-ssl-phantom")
     told = parser.parse_args()
-    names = told.only or [RANDOM, LABELS, *sorted(path.stem for path in RECIPES.glob("*.yaml"))]
+    names = told.only or [RANDOM, LABELS, *sorted({path.stem for path in RECIPES.glob("*.yaml")} - {SHARED})]
     results = json.loads(told.results.read_text()) if told.results.exists() else {}
     todo = [(name, seed) for seed in told.seeds for name in names if str(seed) not in results.get(name, {})]
     for seed in told.seeds:

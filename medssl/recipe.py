@@ -63,11 +63,15 @@ def _with_like(path: Path, above: tuple[Path, ...]) -> Section:
         return recipe
     if not isinstance(like, str):
         raise UserError(f"{path}: like: {like!r} is not the path of a recipe")
-    return _over(_with_like(path.parent / like, (*above, path.resolve())), recipe)
+    below = _with_like(path.parent / like, (*above, path.resolve()))
+    below.pop("name", None)
+    return _over(below, recipe)
 
 
 def _over(below: Section, above: Section) -> Section:
-    """`below` with all that `above` says in its place, section by section."""
+    """`below` with all that `above` says in its place, section by section; one that names another thing begins anew."""
+    if "name" in above and "name" in below and above["name"] != below["name"]:
+        return above
     both = dict(below)
     for key, value in above.items():
         old = both.get(key)

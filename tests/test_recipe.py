@@ -60,7 +60,7 @@ def test_mistakes_name_the_thing_the_value_and_the_remedy(section, message):
 
 def test_changes_from_the_command_line_are_applied_and_checked(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text("pretrain: {steps: 10}\n")
+    path.write_text("pretrain: {steps: 10}\ntrunk: {name: a, b: 1}\n")
     changed = read_recipe(path, ["pretrain.steps=20", "views.size=[8, 8]", "name=x"])
     assert changed == {"pretrain": {"steps": "20"}, "views": {"size": ["8", "8"]}, "name": "x"}
     with pytest.raises(UserError, match=r"section\.key=value"):
@@ -91,12 +91,17 @@ def test_no_recipe_is_said_plainly(tmp_path):
 
 def test_a_recipe_like_another_says_only_what_differs(tmp_path):
     (tmp_path / "below").mkdir()
-    (tmp_path / "scans.yaml").write_text("name: scans\nviews: {size: [8, 8], turn: 5}\npretrain: {steps: 10}\n")
+    (tmp_path / "scans.yaml").write_text(
+        "name: scans\nviews: {size: [8, 8], turn: 5}\npretrain: {steps: 10}\ntrunk: {name: a, b: 1}\n"
+    )
     (tmp_path / "below" / "long.yaml").write_text("like: ../scans.yaml\nname: long\npretrain: {steps: 20, lr: 1e-3}\n")
-    (tmp_path / "below" / "turned.yaml").write_text("like: long.yaml\nviews: {turn: 90}\n")
+    (tmp_path / "below" / "turned.yaml").write_text(
+        "like: long.yaml\nname: turned\nviews: {turn: 90}\ntrunk: {name: c}\n"
+    )
     recipe = read_recipe(tmp_path / "below" / "turned.yaml", ["pretrain.lr=1"])
     assert recipe == {
-        "name": "long", "views": {"size": ["8", "8"], "turn": "90"}, "pretrain": {"steps": "20", "lr": "1"},
+        "name": "turned", "views": {"size": ["8", "8"], "turn": "90"}, "pretrain": {"steps": "20", "lr": "1"},
+        "trunk": {"name": "c"},
     }  # fmt: skip
 
 

@@ -9,14 +9,16 @@ from medssl.recipe import make, read_recipe
 from medssl.store import Preparation, open_store, prepare
 from medssl.train import pretrain
 
-RECIPES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.yaml"))
+PIPELINES = Path(__file__).parent.parent / "pipelines"
+RECIPES = sorted(PIPELINES.glob("*.yaml"))
+METHODS = sorted(set((PIPELINES / "methods").glob("*.yaml")) - {PIPELINES / "methods" / "scans.yaml"})
 
 
 def test_there_are_recipes():
     assert len(RECIPES) >= 4
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*RECIPES, *METHODS], ids=lambda p: p.stem)
 def test_the_header_says_how_to_run_it_and_what_it_reached(path):
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("medssl " in line for line in header)
@@ -64,3 +66,16 @@ def test_every_training_takes_two_steps(path, phantom_cohort, tmp_path):
         assert (start / "last.safetensors").exists()
     if "finetune" in recipe and recipe["head"].get("label", "") in {"", *open_store(store).labels["name"]}:
         assert (finetune(recipe, store, tmp_path / "model", start=start) / "last.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", METHODS, ids=lambda p: p.stem)
+def test_every_method_takes_two_steps_on_flat_pictures(path, phantom_cohort, tmp_path):
+    store = phantom_cohort / "stores" / "flat"
+    prepare(
+        phantom_cohort / "cohort",
+        store,
+        settings=make(Preparation, {"modalities": ["DX"], "xray_pixels": "64"}, "prepare"),
+    )
+    recipe = read_recipe(path, ["pretrain.steps=2", "pretrain.batch=4"])
+    assert (pretrain(recipe, store, tmp_path / "trunk") / "last.safetensors").exists()
