@@ -60,7 +60,7 @@ def test_mistakes_name_the_thing_the_value_and_the_remedy(section, message):
 
 def test_changes_from_the_command_line_are_applied_and_checked(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text("pretrain: {steps: 10}\ntrunk: {name: a, b: 1}\n")
+    path.write_text("pretrain: {steps: 10}\n")
     changed = read_recipe(path, ["pretrain.steps=20", "views.size=[8, 8]", "name=x"])
     assert changed == {"pretrain": {"steps": "20"}, "views": {"size": ["8", "8"]}, "name": "x"}
     with pytest.raises(UserError, match=r"section\.key=value"):
