@@ -8,7 +8,7 @@ through its frozen features, and fine-tuning all of it. "Pretrained" is the trun
 seed, on all radiographs of the training split without labels; "scratch" is as chance made it. Both are treated alike.
 
 AUROC of the test split, of scores averaged over seeds; the difference is paired, its interval by DeLong's method with
-patients as the unit. What the JSON file holds is not computed again. The whole takes about 70 CPU minutes.
+patients as the unit. What the JSON file holds is not computed again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CARD = HERE.parent / "data_manifests" / "nih_cxr1000.yaml"
 LABELS, SHARES, WAYS = ("pneumonia", "male"), (0.05, 0.2, 1.0), ("line", "fine-tuned")
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 STRENGTH = 0.01
-"""Inverse of the ridge penalty of the line, on features of unit spread: chosen for the untrained trunk on validation."""
+"""Inverse of the ridge penalty of the line, on features of unit spread; fixed, so that nothing is tuned on those who are judged."""
 
 Scores = dict[str, dict[str, float]]
 """Scores of samples, by label, share and way."""

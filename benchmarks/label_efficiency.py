@@ -4,14 +4,13 @@ Example: python benchmarks/label_efficiency.py $MEDSSL_DATA/msd_hippocampus --jo
 
 T1 MR of the Medical Segmentation Decathlon, Task 04. Per seed there is one draw of labelled patients, of which 4 are among
 the 8 and these among the 16, one set of first weights, and one pretraining of each kind on all volumes of the training
-split, without labels. Everything is fine-tuned alike: the same small network, crops, steps and rate, chosen for the
-network from scratch on the validation split. Dice is the mean of both structures, of whole volumes.
+split, without labels. Everything is fine-tuned alike: the same small network, crops, steps and rate. Dice is the mean of both structures, of whole volumes.
 
 The entry that is compared with scratch is the best pretrained one on the validation split at 4 labelled volumes; the
 test split is read once everything is trained. A difference is the mean over test patients of their difference, each
 averaged over seeds, with the interval of a bootstrap over patients; how far apart the seeds lie is shown beside it.
 
-What the JSON file holds is not computed again. The whole takes about 80 minutes on two cores.
+What the JSON file holds is not computed again. The whole is sized for 90 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ SETTINGS = (
     "pretrain={steps: 600, batch: 4, lr: 1e-3}",
     "finetune={steps: 400, batch: 4, lr: 2e-3}",
 )
-"""The network, crops and steps of all entries; the fine-tuning was chosen for the network from scratch."""
+"""The network, crops and steps of all entries."""
 
 ENTRIES: dict[str, tuple[str, ...]] = {
     SCRATCH: (),
