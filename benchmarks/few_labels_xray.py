@@ -47,7 +47,8 @@ CARD = HERE.parent / "data_manifests" / "nih_cxr1000.yaml"
 LABELS, SHARES, WAYS = ("pneumonia", "male"), (0.05, 0.2, 1.0), ("line", "fine-tuned")
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 STRENGTH = 0.01
-"""Inverse of the ridge penalty of the line, on features of unit spread; fixed, so that nothing is tuned on those who are judged."""
+"""Inverse of the ridge penalty of the line, on features of unit spread; fixed, so that nothing is tuned
+on those who are judged."""
 
 Scores = dict[str, dict[str, float]]
 """Scores of samples, by label, share and way."""

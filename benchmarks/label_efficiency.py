@@ -4,7 +4,8 @@ Example: python benchmarks/label_efficiency.py $MEDSSL_DATA/msd_hippocampus --jo
 
 T1 MR of the Medical Segmentation Decathlon, Task 04. Per seed there is one draw of labelled patients, of which 4 are among
 the 8 and these among the 16, one set of first weights, and one pretraining of each kind on all volumes of the training
-split, without labels. Everything is fine-tuned alike: the same small network, crops, steps and rate. Dice is the mean of both structures, of whole volumes.
+split, without labels. Everything is fine-tuned alike: the same small network, crops, steps and rate. Dice is
+the mean of both structures, of whole volumes.
 
 The entry that is compared with scratch is the best pretrained one on the validation split at 4 labelled volumes; the
 test split is read once everything is trained. A difference is the mean over test patients of their difference, each
