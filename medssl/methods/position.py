@@ -17,12 +17,10 @@ from medssl.errors import UserError
 from medssl.methods.projector import projector
 from medssl.methods.relations import pairwise_nce, same
 from medssl.trunks import Trunk
+from medssl.views.crops import SAME_PLACE, part_of
 
 if TYPE_CHECKING:
     from medssl.methods.method import Bank
-
-SAME_SLICE = 1e-9
-"""Shares of a volume below which two places along it are one."""
 
 
 class PositionContrast(nn.Module):
@@ -66,12 +64,12 @@ class PositionContrast(nn.Module):
         itself = torch.eye(len(scan), dtype=torch.bool, device=scan.device)
         distance = (place[:, None] - place[None]).abs()
         if self.parts:
-            part = (place * self.parts).floor()
+            part = part_of(place, self.parts)
             together, elsewhere = same(part), ~same(part)
         else:
             together, elsewhere = distance < self.near, distance >= self.apart
         if self.across:
             positive = together & ~itself
         else:
-            positive = same(scan) & (distance < SAME_SLICE if self.parts else together) & ~itself
+            positive = same(scan) & (distance < SAME_PLACE if self.parts else together) & ~itself
         return positive, ~positive & ~elsewhere

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from medssl.errors import UserError
+
+SAME_PLACE = 1e-9
+"""Shares of a volume below which two places along it are one: what is whole but for rounding is whole."""
+
+Numbers = TypeVar("Numbers", np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +127,21 @@ class Crops:
         return step
 
 
+def part_of(place: Numbers, parts: int) -> Numbers:
+    """The number, from 0, of the one of `parts` equal parts in which each place is; places are from 0 to 1 along an axis.
+
+    A place on a border is in the part above it.
+    """
+    return (place * parts + SAME_PLACE) // 1
+
+
 def _slices(count: int, parts: int, rngs: Sequence[np.random.Generator]) -> list[int | None]:
-    """The slice that each view lies on, None for any. Every one of `count` slices is in exactly one part."""
+    """The slice that each view lies on, None for any. Every one of `count` slices is in exactly one part: its middle's."""
     if not parts:
         return [None] * len(rngs)
     if parts > count:
         raise UserError(f"views.parts: {parts}, but a volume has {count} slices along views.along; use fewer")
-    edges = [-(-part * count // parts) for part in range(parts + 1)]
+    edges = np.searchsorted(part_of((np.arange(count) + 0.5) / count, parts), np.arange(parts + 1))
     drawn = [int(rng.integers(edges[part], edges[part + 1])) for part, rng in enumerate(rngs[:parts])]
     return [drawn[view % parts] for view in range(len(rngs))]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from medssl.errors import UserError
 from medssl.methods.position import PositionContrast
 from medssl.methods.relations import pairwise_nce
 from medssl.trunks import build_trunk
+from medssl.views import Crops
 
 PARTS = 4
 
@@ -35,6 +37,20 @@ def test_negatives_are_of_other_parts_and_positives_of_one_slice():
             negative = not positive[i, j] and not ignore[i, j]
             assert negative == (part[i] != part[j])
     assert positive.sum() == 72 and (~positive & ~ignore).sum(1).eq(27).all()
+
+
+def test_views_of_a_volume_that_does_not_divide_attract_those_of_their_part():
+    """17 slices in four parts: the views drawn for a part, and no others, are each other's positives."""
+    crops, scan, place = Crops(size=(4, 4), turn=0, parts=PARTS), [], []
+    for volume in range(60):
+        drawn = crops.draw_views((8, 8, 17), np.eye(4), [np.random.default_rng((volume, v)) for v in range(PARTS)])
+        scan += [volume] * PARTS
+        place += [(crops.middle(one)[2] + 0.5) / 17 for one in drawn]
+    part = torch.arange(PARTS).repeat(60)
+    positive, ignore = term(parts=PARTS).relation(torch.tensor(scan), torch.tensor(place, dtype=torch.float64))
+    expected = (part[:, None] == part[None]) & ~torch.eye(len(part), dtype=torch.bool)
+    assert torch.equal(positive, expected)
+    assert torch.equal(~positive & ~ignore, part[:, None] != part[None])
 
 
 def test_equal_embeddings_cost_what_the_paper_s_sums_say():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.errors import UserError
-from medssl.views.crops import Crops
+from medssl.views.crops import Crops, part_of
 from medssl.views.geometry import bounding_box, sample
 
 
@@ -112,12 +112,25 @@ def test_each_part_has_its_view_and_every_slice_is_in_one_part(count):
         places = crops.draw_views((20, 20, count), np.eye(4), rngs(seed, 8))
         slices = [crops.middle(place)[2] for place in places]
         assert all(number == int(number) for number in slices)
-        assert [int(4 * number // count) for number in slices] == [0, 1, 2, 3] * 2
+        assert [int(8 * number + 4) // (2 * count) for number in slices] == [0, 1, 2, 3] * 2  # the part of its middle
         assert slices[:4] == slices[4:]
         seen.update(slices)
     assert seen == set(range(count))
     with pytest.raises(UserError, match=r"views\.parts: 4, but a volume has 3 slices"):
         crops.draw_views((20, 20, 3), np.eye(4), rngs(0, 4))
+
+
+def test_who_draws_parts_and_who_compares_them_mean_the_same_parts():
+    """Every depth up to 40 and every number of parts: a view drawn for part p is in part p by the place it tells."""
+    for count in range(1, 41):
+        for parts in range(1, count + 1):
+            crops = Crops(size=(4, 4), turn=0, parts=parts)
+            places = crops.draw_views((8, 8, count), np.eye(4), rngs(count, parts))
+            told = torch.tensor([(crops.middle(place)[2] + 0.5) / count for place in places], dtype=torch.float64)
+            assert part_of(told, parts).tolist() == list(range(parts))
+            slow = [(2 * number + 1) * parts // (2 * count) for number in range(count)]  # whole numbers, no rounding
+            assert part_of((np.arange(count) + 0.5) / count, parts).tolist() == slow
+            assert set(slow) == set(range(parts))
 
 
 @pytest.mark.parametrize("wrong", [{"overlap": 1.0}, {"overlap": -0.1}, {"along": 3}])
