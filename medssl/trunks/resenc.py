@@ -69,7 +69,8 @@ class ResEnc(nn.Module):
             tuple(int(torch.tensor([s[a] for s in steps[: n + 1]]).prod()) for a in range(self.dims))
             for n in range(len(steps))
         )
-        self.cell, self.sparse = self.strides[-1], hide == "sparse"
+        self.cell, self.sparse, self.norm = self.strides[-1], hide == "sparse", norm
+        self._check(size)
         tokens = [nn.init.trunc_normal_(torch.zeros(width), std=0.02) for width in widths] if self.sparse else []
         self.hidden = nn.ParameterList(tokens or [torch.zeros(channels)])
         before = (channels, *widths[:-1])
@@ -85,6 +86,7 @@ class ResEnc(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
         """Features of views (B, C, *S); `mask` (B, *S / cell) hides whole cells."""
+        self._check(tuple(x.shape[2:]))
         if mask is None:
             return self._dense(x)
         seen = ~mask.to(x.device)
@@ -98,6 +100,14 @@ class ResEnc(nn.Module):
             pyramid.append(_filled(x, seen, hidden))
         # Hidden cells are zero at the coarsest level, which has one voxel a cell.
         return Features(tuple(pyramid), x.flatten(2).sum(2) / seen.flatten(1).sum(1)[:, None])
+
+    def _check(self, size: tuple[int, ...]) -> None:
+        """Nothing; raises UserError where an instance norm would have the spread of a single voxel to divide by."""
+        if self.norm == "instance" and all(n <= step for n, step in zip(size, self.cell, strict=True)):
+            raise UserError(
+                f"trunk.strides: {self.cell} in all leave one voxel of a view of {size}, which has no spread to norm by; "
+                "enlarge views.size (or views.small.size), use fewer levels or strides, or trunk.norm: group"
+            )
 
     def _dense(self, x: torch.Tensor) -> Features:
         pyramid = []

@@ -131,3 +131,16 @@ def test_places_of_tokens_fit_views_of_another_size():
     again = build("vit", (16, 24))
     again.load_state_dict(small.state_dict())
     assert torch.equal(again.place, before)  # of the same size nothing is interpolated
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 16, 16)], ids=["2D", "3D"])
+def test_a_view_of_which_one_voxel_is_left_is_refused_where_it_has_no_norm(size):
+    section, small = {"widths": ["4", "8", "8", "8"]}, tuple(n // 2 for n in size)
+    trunk = build_trunk(section, size)
+    with pytest.raises(UserError, match=r"trunk.strides: \(8, 8.*one voxel of a view of \(8, 8.*views.small.size"):
+        trunk(torch.randn(2, 1, *small))
+    with pytest.raises(UserError, match="one voxel of a view"):
+        build_trunk(section, small)
+    assert trunk(torch.randn(2, 1, 16, *small[1:])).pooled.isfinite().all()  # two voxels have a spread
+    grouped = build_trunk({**section, "norm": "group"}, size)
+    assert grouped(torch.randn(2, 1, *small)).pooled.isfinite().all()
