@@ -151,7 +151,8 @@ def pretrain(
     start: Path | str | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """The run folder with a trunk pretrained as the recipe says on the store's training volumes; labels are not read.
+    """The run folder with a trunk pretrained as the recipe says on the store's training volumes; labels are not read,
+    unless the method compares by one.
 
     `start` is a pretraining run whose trunk, and decoder if it has one, this one begins with: the next stage of several.
     """
@@ -172,7 +173,7 @@ def pretrain(
         if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
     group = "scanner" if settings.by_scanner and views.count > 1 else ""
-    steps = Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group)
+    steps = Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group, facts=method.columns)
     watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
     open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
     fit(method, steps, settings, run, progress, watch)

@@ -13,6 +13,7 @@ from medssl.methods.ibot import IBOT
 from medssl.methods.local import LocalContrast
 from medssl.methods.method import Method, Term
 from medssl.methods.order import Order
+from medssl.methods.pairs import Pairs
 from medssl.methods.position import PositionContrast
 from medssl.methods.rebuild import Rebuild
 from medssl.methods.swav import SwAV
@@ -47,7 +48,11 @@ def build_method(section: Mapping[str, Any], trunk: Trunk) -> Method:
             continue
         if name not in TERMS:
             raise UserError(f"method.{name}: no term called {name!r}; there are: {', '.join(TERMS)}")
-        terms[name] = make(TERMS[name], settings, f"method.{name}", trunk=trunk)
+        given: dict[str, Any] = {"trunk": trunk}
+        if name == "contrast" and "pairs" in settings:
+            given["pairs"] = make(Pairs, settings["pairs"], f"method.{name}.pairs")
+            settings = {key: value for key, value in settings.items() if key != "pairs"}
+        terms[name] = make(TERMS[name], settings, f"method.{name}", **given)
     if not terms:
         raise UserError(f"method: names no term; add one of {', '.join(TERMS)}, e.g. rebuild: {{weight: 1}}")
     return make(Method, own, "method", trunk=trunk, terms=terms, masking=masking)

@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
+from medssl.methods.pairs import Pairs, Rows, rows_of
 from medssl.methods.projector import projector
 from medssl.methods.queue import Queue
-from medssl.methods.relations import info_nce, info_nce_between, instance_relation
+from medssl.methods.relations import info_nce, info_nce_between
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Contrast(nn.Module):
 
     With `teacher`, views are compared with the teacher's of other views and, as negatives, with the last `queue` of them.
     `mixed` and `mixed_with_query` are how many harder negatives are made for each view of the `hardest` in the queue.
+    `pairs` says who attracts whom and who is ignored; without it, views of a scan attract, and other scans of the patient
+    and, with `same_scanner`, scans of other scanners are ignored. What the queue holds is never a positive.
     """
 
     dense, views = False, 2
@@ -48,33 +51,37 @@ class Contrast(nn.Module):
         hardest: int = 64,
         mixed: int = 0,
         mixed_with_query: int = 0,
+        pairs: Pairs | None = None,
     ) -> None:
         super().__init__()
         if queue and not teacher:
             raise UserError(f"method.contrast.queue: {queue}, but what it holds is the teacher's; set teacher: true")
         if (mixed or mixed_with_query) and not queue:
             raise UserError("method.contrast.mixed: there is no queue to mix negatives from; set queue, e.g. to 1024")
-        self.weight, self.temperature, self.same_scanner, self.masked = weight, temperature, same_scanner, masked
+        self.weight, self.temperature, self.masked = weight, temperature, masked
+        self.pairs = pairs or Pairs(ignore=Pairs.ignore if same_scanner else Pairs.ignore[:1])
+        if queue and (self.pairs.arguments("knn") or self.pairs.arguments("near_mm")):
+            raise UserError(
+                "method.contrast.pairs: near_mm and knn are of one step's views; leave them or the queue out"
+            )
         self.taught = "project" if teacher else ""
         self.mixing = hardest, mixed, mixed_with_query
         self.project = projector(trunk.dim, width)
-        self.queue = Queue(queue, width, facts=2)
+        self.told = ("patient", "scanner", *self.pairs.columns())
+        self.queue = Queue(queue, width, facts=len(self.told))
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
-        batch, copies = bank.batch, bank.rows // bank.scans
-        scan = torch.arange(bank.scans, device=batch.patient.device).repeat(copies)
-        patient, scanner = batch.patient.repeat(copies), batch.scanner.repeat(copies)
-        positive, ignore = instance_relation(scan, patient, scanner, same_scanner=self.same_scanner)
+        rows = rows_of(bank.batch, bank.features().pooled if self.pairs.arguments("knn") else None)
+        positive, ignore = self.pairs.between(rows, rows)
         z = self.project(bank.features(masked=self.masked).pooled)
         if not self.taught:
             return self.weight * info_nce(z, positive, ignore, self.temperature)
         keys = bank.averaged(self)(bank.features(teacher=True).pooled)
         past, facts = self.queue.content()
-        known = facts.to(patient.dtype)
-        forbidden = patient[:, None] == known[None, :, 0]
-        if self.same_scanner:
-            forbidden = forbidden | (scanner[:, None] != known[None, :, 1])
+        known = {name: facts[:, n].to(rows.facts[name].dtype) for n, name in enumerate(self.told)}
+        unlike = Rows(facts=known | {"scan": torch.full_like(known["patient"], -1)})
+        forbidden = torch.stack(self.pairs.between(rows, unlike)).any(0)
         harder = None
         if self.mixing[1] + self.mixing[2] and len(past) == len(self.queue.vectors):
             harder = mixed_negatives(z, past, ~forbidden, *self.mixing)
@@ -84,7 +91,8 @@ class Contrast(nn.Module):
             self.temperature, harder,
         )  # fmt: skip
         if self.training:
-            self.queue.add(keys[: bank.scans], torch.stack([patient, scanner], 1)[: bank.scans])
+            now = torch.stack([rows.facts[name] for name in self.told], 1)
+            self.queue.add(keys[: bank.scans], now[: bank.scans])
         return self.weight * loss
 
 

@@ -101,6 +101,9 @@ class Method(nn.Module):
             if term.taught and teacher_half_life
         })  # fmt: skip
         self.views = max(term.views for term in terms.values())
+        self.columns = tuple(
+            sorted({c for term in terms.values() if (p := getattr(term, "pairs", None)) for c in p.columns()})
+        )
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One loss for each term, by its name."""

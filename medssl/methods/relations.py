@@ -1,4 +1,4 @@
-"""Who is a positive to whom, and who may not be a negative: boolean matrices over the rows of a step.
+"""Losses of who is a positive to whom, and who may not be a negative: boolean matrices over the rows of a step (pairs.py).
 
 Contrastive pretraining learns the scanner if it may: telling two scans apart by their scanner is easy and useless.
 Taking negatives from the same scanner only removes that clue (the idea of G-SimCLR, arXiv:2009.12007, turned round).
@@ -13,22 +13,6 @@ from torch.nn import functional
 def same(values: torch.Tensor) -> torch.Tensor:
     """Matrix (R, R), True where two rows share a value."""
     return values[:, None] == values[None, :]
-
-
-def instance_relation(
-    scan: torch.Tensor, patient: torch.Tensor, scanner: torch.Tensor, *, same_scanner: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(positive, ignore) over rows: positives are other views of the same scan.
-
-    Ignored, neither positive nor negative: a row with itself, other scans of the same patient, and with `same_scanner`
-    every scan of another scanner.
-    """
-    itself = torch.eye(len(scan), dtype=torch.bool, device=scan.device)
-    positive = same(scan) & ~itself
-    ignore = itself | (same(patient) & ~same(scan))
-    if same_scanner:
-        ignore = ignore | (~same(scanner) & ~same(scan))
-    return positive, ignore
 
 
 def info_nce(z: torch.Tensor, positive: torch.Tensor, ignore: torch.Tensor, temperature: float) -> torch.Tensor:

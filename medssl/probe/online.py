@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -88,7 +89,7 @@ class Online:
         self.tasks = [one for one in found if one]
         self.held = Steps(store, rows, plain, batch=1, seed=0)
         self.seen = Steps(store, seen, plain, batch=1, seed=0)
-        self.drawn = Steps(store, rows, whole, batch=steps.batch, seed=0)
+        self.drawn = Steps(store, rows, whole, batch=steps.batch, seed=0, facts=method.columns)
         self.drawn.groups = rows["scanner"].tolist() if len(set(steps.groups)) > 1 else self.drawn.groups
         self.log: Log | None = None
 
@@ -124,7 +125,7 @@ class Online:
 
     def _batch(self, number: int) -> Any:
         batch, device = self.drawn[number], next(self.method.parameters()).device
-        return type(batch)(*(part.to(device) for part in batch))
+        return move_data_to_device(batch, device)
 
     def _judge(self, step: int) -> None:
         rows = read_rows(self.run)

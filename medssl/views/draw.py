@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
+from medssl.errors import UserError
+from medssl.manifest.demographics import UNKNOWN
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.geometry import bounding_box, sample
@@ -46,6 +50,8 @@ class Batch(NamedTuple):
     """Where the middle of each view is in its volume, from 0 to 1 along each axis (V, B, 3)."""
     small: torch.Tensor = torch.empty(0)
     """Values (L, B, C, *s) of small views that lie within the others; empty when the recipe asks for none."""
+    facts: Mapping[str, torch.Tensor] = MappingProxyType({})
+    """Further facts by name, a number for each value (B,); -1 where it is unknown. None unless a method asks for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,7 @@ class Steps(Dataset[Batch]):
     """The batches of a run by step number, drawn from `rows` of a store.
 
     `target` is "" (none), "mask", or the name of a column of `rows`. `groups` names each row's group for batches that
-    keep to one group (None: batches mix all rows).
+    keep to one group (None: batches mix all rows). `facts` are columns that batches tell as numbers.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Steps(Dataset[Batch]):
         seed: int,
         target: str = "",
         group: str = "",
+        facts: Sequence[str] = (),
     ) -> None:
         self.store, self.views, self.batch, self.seed, self.target = store, views, batch, seed, target
         self.ids = rows["volume_id"].tolist()
@@ -88,6 +95,7 @@ class Steps(Dataset[Batch]):
         self.patients = pd.factorize(rows["patient_pid"])[0]
         self.scanners = pd.factorize(rows["scanner"])[0]
         self.groups: Sequence[object] = rows[group].tolist() if group else [""] * len(rows)
+        self.facts = {name: _numbers(store, rows, name) for name in facts}
         self.labels = rows[target].to_numpy(np.float32) if target not in ("", "mask") else None
         self.cache: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
 
@@ -102,6 +110,7 @@ class Steps(Dataset[Batch]):
             x=torch.stack(views, 1), to_mm=torch.stack(to_mm, 1), patient=torch.from_numpy(self.patients[rows]),
             scanner=torch.from_numpy(self.scanners[rows]), target=target, where=torch.stack(where, 1),
             small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
+            facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
         )  # fmt: skip
 
     def view_of(self, row: int) -> torch.Tensor:
@@ -180,3 +189,18 @@ class Steps(Dataset[Batch]):
                 self.cache.popitem(last=False)
         self.cache.move_to_end(key)
         return self.cache[key]
+
+
+def _numbers(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:
+    """A number for each value of a column, or of a label, of `rows` (N,), -1 where it is unknown."""
+    if name in rows:
+        values = rows[name].astype(object)
+    else:
+        labels = store.labels[store.labels["name"] == name]
+        if labels.empty:
+            known = [*map(str, rows.columns), *store.labels["name"].unique()]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise UserError(f"same {name}: the store has no column and no label of that name; {hint}")
+        values = rows["volume_id"].map(labels.set_index("volume_id")["value"]).astype(object)
+    return pd.factorize(values.where(~values.isin(["", UNKNOWN]), None))[0]

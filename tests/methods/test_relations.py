@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from medssl.methods.relations import info_nce, instance_relation
+from medssl.methods.pairs import Pairs, Rows
+from medssl.methods.relations import info_nce
+
+
+def instance_relation(scan, patient, scanner, *, same_scanner):
+    """What contrast compares when its recipe names no pairs."""
+    rows = Rows(facts={"scan": scan, "patient": patient, "scanner": scanner})
+    return Pairs(ignore=Pairs.ignore if same_scanner else Pairs.ignore[:1]).between(rows, rows)
 
 
 def plain_info_nce(z, positive, ignore, temperature):
