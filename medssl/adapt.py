@@ -92,7 +92,7 @@ def finetune(
     views = build_views(recipe["views"], count=1)
     fit(
         model,
-        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, target=target),
+        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, target=target, balance=settings.balance),
         settings,
         run,
         progress,

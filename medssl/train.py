@@ -43,7 +43,8 @@ class Training:
 
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
-    pretraining compares are all of one scanner.
+    pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
+    come equally often.
     """
 
     steps: int
@@ -56,6 +57,7 @@ class Training:
     clip: float = 1.0
     accumulate: int = 1
     by_scanner: bool = True
+    balance: str = ""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     log_every: int = 10
     save_every: int = 100
@@ -173,7 +175,10 @@ def pretrain(
         if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
     group = "scanner" if settings.by_scanner and views.count > 1 else ""
-    steps = Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, group=group, facts=method.columns)
+    steps = Steps(
+        store_, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
+        facts=method.columns,
+    )  # fmt: skip
     watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
     open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
     fit(method, steps, settings, run, progress, watch)

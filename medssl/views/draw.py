@@ -21,7 +21,7 @@ from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.geometry import bounding_box, sample
 from medssl.views.intensity import BY_MODALITY, Intensity
-from medssl.views.samplers import rows_of_step
+from medssl.views.samplers import balanced_rows, rows_of_step, share_of
 
 CACHE_BYTES = 4 << 30
 """Decoded volumes kept in memory, over all views of a process."""
@@ -71,8 +71,10 @@ class Views:
 class Steps(Dataset[Batch]):
     """The batches of a run by step number, drawn from `rows` of a store.
 
-    `target` is "" (none), "mask", or the name of a column of `rows`. `groups` names each row's group for batches that
-    keep to one group (None: batches mix all rows). `facts` are columns that batches tell as numbers.
+    `target` is "" (none), "mask", or the name of a column of `rows`. `group` is a column of which a batch holds one value
+    only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell as numbers.
+    `share` is (rank, world): of the `batch` scans of a step, this process draws its slice. The slices of all together are,
+    bit for bit, what one process draws.
     """
 
     def __init__(
@@ -85,7 +87,9 @@ class Steps(Dataset[Batch]):
         seed: int,
         target: str = "",
         group: str = "",
+        balance: str = "",
         facts: Sequence[str] = (),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.store, self.views, self.batch, self.seed, self.target = store, views, batch, seed, target
         self.ids = rows["volume_id"].tolist()
@@ -95,13 +99,16 @@ class Steps(Dataset[Batch]):
         self.patients = pd.factorize(rows["patient_pid"])[0]
         self.scanners = pd.factorize(rows["scanner"])[0]
         self.groups: Sequence[object] = rows[group].tolist() if group else [""] * len(rows)
+        self.classes = _numbers(store, rows, balance).tolist() if balance else []
+        self.places = share_of(batch, *share)
         self.facts = {name: _numbers(store, rows, name) for name in facts}
         self.labels = rows[target].to_numpy(np.float32) if target not in ("", "mask") else None
         self.cache: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
 
     def __getitem__(self, step: int) -> Batch:
-        rows = rows_of_step(step, self.groups, self.batch, self.seed)
-        scans = [self._scan(row, (self.seed, step, place)) for place, row in enumerate(rows)]
+        rows = self._rows(step)
+        scans = [self._scan(rows[place], (self.seed, step, place)) for place in self.places]
+        rows = rows[self.places]
         views, small, to_mm, where, masks = zip(*scans, strict=True)
         target = torch.stack(masks) if self.target == "mask" else torch.empty(0)
         if self.labels is not None:
@@ -112,6 +119,11 @@ class Steps(Dataset[Batch]):
             small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
             facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
         )  # fmt: skip
+
+    def _rows(self, step: int) -> np.ndarray:
+        if self.classes:
+            return balanced_rows(step, self.classes, self.groups, self.batch, self.seed)
+        return rows_of_step(step, self.groups, self.batch, self.seed)
 
     def view_of(self, row: int) -> torch.Tensor:
         """The first view (C, *S) of a row, outside of any step."""
@@ -201,6 +213,6 @@ def _numbers(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:
             known = [*map(str, rows.columns), *store.labels["name"].unique()]
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise UserError(f"same {name}: the store has no column and no label of that name; {hint}")
+            raise UserError(f"{name}: the store has no column and no label of that name; {hint}")
         values = rows["volume_id"].map(labels.set_index("volume_id")["value"]).astype(object)
     return pd.factorize(values.where(~values.isin(["", UNKNOWN]), None))[0]

@@ -230,7 +230,7 @@ def test_batches_tell_the_facts_asked_for():
     assert {int(p): int(s) for p, s in zip(seen.patient, seen.facts["site"], strict=True)} == {0: 0, 1: -1, 2: -1, 3: 1}
     told = seen.facts["cluster"][seen.patient.argsort()].tolist()
     assert told == [0, 0, 1, -1]
-    with pytest.raises(UserError, match=r"same sight: .* did you mean 'site'"):
+    with pytest.raises(UserError, match=r"sight: .* did you mean 'site'"):
         Steps(store, rows, Views(crops=Crops(size=(4, 4, 4))), batch=4, seed=0, facts=("sight",))
 
 
