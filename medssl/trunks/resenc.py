@@ -43,10 +43,12 @@ class ResEnc(nn.Module):
     where nothing is hidden. Differs from SparK: the norms are of single scans; the decoder's own convolutions make the
     levels dense. The mask's cells are those of the coarsest level.
 
-    `norm` "instance" takes every channel's own mean off, as nnU-Net does: learns fast from labels, but the mean over a
-    channel, which is what `pooled` holds, then says little until labels teach it to. "group" (Wu and He, ECCV 2018,
-    arXiv:1803.08494) takes the mean of several channels off and leaves how they differ: in first trials frozen features of
-    contrast told twice as much, and learning from labels was slower.
+    `norms` has one entry a level; without, all are "instance", which takes every channel's own mean off, as nnU-Net does:
+    learns fast from labels, but the mean over a channel, which is what `pooled` holds, then says little until labels teach
+    it to. "group" (Wu and He, ECCV 2018, arXiv:1803.08494) takes the mean of several channels off and leaves how they
+    differ: frozen features tell more, and learning from labels alone is slower. Fine levels by instance and coarse ones by
+    group is the mean of both: appearance goes early, what was seen stays (Pan et al., ECCV 2018, arXiv:1807.09441, mix
+    likewise).
     """
 
     def __init__(
@@ -58,13 +60,16 @@ class ResEnc(nn.Module):
         strides: tuple[tuple[int, ...], ...] = (),
         blocks: int = 1,
         hide: Literal["token", "sparse"] = "token",
-        norm: Norm = "instance",
+        norms: tuple[Norm, ...] = (),
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
         steps = strides or tuple((1 if level == 0 else 2,) * self.dims for level in range(len(widths)))
         if len(steps) != len(widths) or any(len(step) != self.dims for step in steps):
             raise UserError(f"trunk.strides: {steps} needs one entry of {self.dims} numbers for each of {widths}")
+        kinds: list[Norm] = [*norms] or ["instance" for _ in widths]
+        if len(kinds) != len(widths):
+            raise UserError(f"trunk.norms: {list(norms)} needs one entry for each of the {len(widths)} levels {widths}")
         self.strides = tuple(
             tuple(int(torch.tensor([s[a] for s in steps[: n + 1]]).prod()) for a in range(self.dims))
             for n in range(len(steps))
@@ -81,7 +86,7 @@ class ResEnc(nn.Module):
                     for n in range(blocks + 1)
                 )
             )
-            for a, b, step in zip(before, widths, steps, strict=True)
+            for a, b, step, norm in zip(before, widths, steps, kinds, strict=True)
         )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:

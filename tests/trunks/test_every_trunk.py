@@ -8,6 +8,7 @@ from medssl.views.masks import Masking, spread
 
 SETTINGS = {
     "resenc": {"widths": ["8", "16", "24"]},
+    "mixed resenc": {"widths": ["8", "16", "24"], "norms": ["instance", "instance", "group"]},
     "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
 }
@@ -93,6 +94,7 @@ def test_anisotropic_strides_leave_the_thick_axis_alone():
         ({"name": "resenc", "width": ["8"]}, (16, 16), "did you mean 'widths'"),
         ({"name": "resenc", "widths": ["8", "8", "8"]}, (18, 16), "not a multiple"),
         ({"name": "resenc", "strides": [["1", "1"]]}, (16, 16), "trunk.strides"),
+        ({"name": "resenc", "norms": ["group", "instance"]}, (16, 16), "trunk.norms.*4 levels"),
         ({"name": "vit", "patch": ["5", "5"]}, (16, 16), "does not tile"),
         ({"name": "vit", "patch": ["4", "4"], "width": "25"}, (16, 16), "does not divide"),
     ],

@@ -19,7 +19,7 @@ NORMS = ["instance", "group"]
 def trunk_of(size, hide, norm="instance"):
     """Biases and scales are not what they start as: a bias of zero would hide a leak."""
     torch.manual_seed(0)
-    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norm": norm}, size)
+    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3}, size)
     with torch.no_grad():
         for module in trunk.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm):
