@@ -74,7 +74,7 @@ class ResEnc(nn.Module):
             tuple(int(torch.tensor([s[a] for s in steps[: n + 1]]).prod()) for a in range(self.dims))
             for n in range(len(steps))
         )
-        self.cell, self.sparse, self.norm = self.strides[-1], hide == "sparse", norm
+        self.cell, self.sparse, self.norms = self.strides[-1], hide == "sparse", kinds
         self._check(size)
         tokens = [nn.init.trunc_normal_(torch.zeros(width), std=0.02) for width in widths] if self.sparse else []
         self.hidden = nn.ParameterList(tokens or [torch.zeros(channels)])
@@ -108,11 +108,12 @@ class ResEnc(nn.Module):
 
     def _check(self, size: tuple[int, ...]) -> None:
         """Nothing; raises UserError where an instance norm would have the spread of a single voxel to divide by."""
-        if self.norm == "instance" and all(n <= step for n, step in zip(size, self.cell, strict=True)):
-            raise UserError(
-                f"trunk.strides: {self.cell} in all leave one voxel of a view of {size}, which has no spread to norm by; "
-                "enlarge views.size (or views.small.size), use fewer levels or strides, or trunk.norm: group"
-            )
+        for step, norm in zip(self.strides, self.norms, strict=True):
+            if norm == "instance" and all(n <= one for n, one in zip(size, step, strict=True)):
+                raise UserError(
+                    f"trunk.strides: {step} in all leave one voxel of a view of {size}, which has no spread to norm by; "
+                    "enlarge views.size (or views.small.size), use fewer levels or strides, or group in trunk.norms there"
+                )
 
     def _dense(self, x: torch.Tensor) -> Features:
         pyramid = []

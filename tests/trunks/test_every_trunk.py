@@ -144,5 +144,5 @@ def test_a_view_of_which_one_voxel_is_left_is_refused_where_it_has_no_norm(size)
     with pytest.raises(UserError, match="one voxel of a view"):
         build_trunk(section, small)
     assert trunk(torch.randn(2, 1, 16, *small[1:])).pooled.isfinite().all()  # two voxels have a spread
-    grouped = build_trunk({**section, "norm": "group"}, size)
+    grouped = build_trunk({**section, "norms": ["instance", "instance", "instance", "group"]}, size)
     assert grouped(torch.randn(2, 1, *small)).pooled.isfinite().all()
