@@ -14,7 +14,7 @@ from medssl.methods.teacher import Average
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.views import Batch
-from medssl.views.masks import Masking
+from medssl.views.masks import Masking, spread, strangers
 
 RANDOM = Masking()
 
@@ -42,9 +42,16 @@ class Bank:
         if key not in self._features:
             if teacher:
                 self._features[key] = self.method.teach(self.x_RCS)
+            elif masked and self.method.masking.fill == "another":
+                self._features[key] = self.method.trunk(self._replaced())
             else:
                 self._features[key] = self.method.trunk(self.x_RCS, self.mask if masked else None)
         return self._features[key]
+
+    def _replaced(self) -> torch.Tensor:
+        """All rows with the same view of another patient's scan wherever they are hidden."""
+        hidden = spread(self.mask, tuple(self.x_RCS.shape[2:]))
+        return torch.where(hidden, self.batch.x[:, strangers(self.batch.patient)].flatten(0, 1), self.x_RCS)
 
     def every_pooled(self) -> torch.Tensor:
         """The trunk's pooled features of all rows and, after them, of the small views (R + L * B, dim)."""

@@ -22,7 +22,8 @@ class Masking:
     `kind` "random": each cell by itself; "block": cubes of `extent` cells; "cluster": connected patches about `extent`
     cells wide; "plane": whole slabs of `extent` cells across `axis`. With `tissue`, cells of air are hidden last: there
     is nothing to learn from rebuilding air. `seen` says how the number of cells left is made whole: "rounded" (SparK)
-    or "floor" (MAE), at least one.
+    or "floor" (MAE), at least one. `fill` says what the trunk sees in their place: "token", its own sign for hidden, or
+    "another", the same cells of another patient's scan (Atito et al., arXiv:2104.03602, SiT), and is not told which.
     """
 
     ratio: float = 0.6
@@ -31,6 +32,7 @@ class Masking:
     axis: int = 0
     tissue: bool = False
     seen: Literal["rounded", "floor"] = "rounded"
+    fill: Literal["token", "another"] = "token"
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -74,6 +76,18 @@ class Masking:
         smooth = functional.avg_pool2d if len(grid) == 2 else functional.avg_pool3d
         noise = torch.rand(rows, 1, *(n + self.extent - 1 for n in grid))
         return smooth(noise, self.extent, 1)[:, 0]
+
+
+def strangers(patient: torch.Tensor) -> torch.Tensor:
+    """For each scan (B,) the number of one drawn among those of other patients; of its own patient if there are none.
+
+    Raises UserError for a single scan.
+    """
+    if len(patient) < 2:
+        raise UserError("method.mask.fill: another, but a batch holds 1 scan; set pretrain.batch to 2 or more")
+    score = torch.rand(len(patient), len(patient)).to(patient.device)
+    score = score + 2.0 * (patient[:, None] != patient[None])
+    return score.fill_diagonal_(-1).argmax(1)
 
 
 def _has_tissue(x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:

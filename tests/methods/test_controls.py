@@ -56,7 +56,7 @@ def noise(views, batch, seed):
 def trained(section, views, change=lambda seen: seen, steps=60):
     """A method after `steps` steps on noise, as altered by `change`."""
     torch.manual_seed(0)
-    trunk = build_trunk({"widths": ["8", "16", "16"], "norm": "group"}, CROPS.size)
+    trunk = build_trunk({"widths": ["8", "16", "16"], "norms": ["group"] * 3}, CROPS.size)
     method, batches = build_method(section, trunk), noise(views, 16, 1)
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
     for step in range(steps):

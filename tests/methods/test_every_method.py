@@ -136,6 +136,48 @@ def test_what_the_student_makes_of_a_masked_view_does_not_know_what_is_hidden(na
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("trunk", [{"name": "resenc"}, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}], ids=str)
+@pytest.mark.parametrize("name", MASKED)
+def test_cells_of_another_scan_take_the_place_of_hidden_ones(name, trunk, size):
+    """Of what a row hides the student sees nothing; of the other scan it sees nothing but what stands in its place."""
+    section = {**SMALL[trunk["name"]], **trunk, **({"patch": ["4"] * len(size)} if trunk["name"] == "vit" else {})}
+    torch.manual_seed(0)
+    masking = {"mask": {"fill": "another", "ratio": "0.5"}}
+    method, seen = build_method({**MASKED[name], **masking}, build_trunk(section, size)).eval(), batch(size)
+    given = []
+    method.trunk.register_forward_hook(lambda _, x, __: given.append(x))
+
+    def student(x):
+        given.clear()
+        torch.manual_seed(5)
+        method(seen._replace(x=x))
+        (x,) = given[0]  # and no mask: the trunk is not told what is hidden
+        return x
+
+    torch.manual_seed(5)
+    hidden = spread(Bank(method, seen).mask, size).unflatten(0, seen.x.shape[:2])
+    before = student(seen.x).view_as(seen.x)
+    assert torch.equal(torch.where(hidden, 0, before), torch.where(hidden, 0, seen.x))
+    for row in range(4):
+        mine, others = hidden.clone(), torch.ones(4, dtype=torch.bool)
+        mine[:, torch.arange(4) != row] = False
+        changed = student(torch.where(mine, -seen.x, seen.x)).view_as(seen.x)
+        assert torch.equal(changed[:, row], before[:, row])
+        filled = before[:, row][hidden[:, row]]
+        own = seen.x[:, row][hidden[:, row]]
+        assert not torch.equal(filled, own)
+        others[row] = False
+        assert sum(torch.equal(filled, seen.x[:, n][hidden[:, row]]) for n in others.nonzero().flatten()) == 1
+    if name == "rebuild":  # the target is what was there
+        torch.manual_seed(5)
+        bank = Bank(method, seen)
+        guess = method.terms["rebuild"].head(bank.dense(masked=True))
+        loss = (guess - seen.x.flatten(0, 1))[hidden.flatten(0, 1)].square().mean()
+        torch.manual_seed(5)
+        assert method(seen)["rebuild"].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
 def stopped_after(steps):
     """A progress bar that breaks off when so many steps are done."""
 

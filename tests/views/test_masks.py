@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medssl.errors import UserError
-from medssl.views.masks import Masking, spread
+from medssl.views.masks import Masking, spread, strangers
 
 KINDS = ["random", "block", "cluster", "plane"]
 
@@ -83,3 +83,15 @@ def test_spread_is_a_block_for_each_cell():
 def test_a_grid_that_does_not_tile_is_refused():
     with pytest.raises(ValueError, match="axis 1"):
         spread(torch.zeros(1, 2, 3, dtype=torch.bool), (4, 8))
+
+
+def test_strangers_are_of_other_patients_and_of_any_of_them():
+    torch.manual_seed(0)
+    patient = torch.tensor([0, 0, 1, 2, 2])
+    drawn = torch.stack([strangers(patient) for _ in range(200)])
+    assert (patient[drawn] != patient).all()
+    assert all(set(drawn[:, n].tolist()) == set(range(5)) - set(patient.eq(patient[n]).nonzero().flatten().tolist())
+               for n in range(5))  # fmt: skip
+    assert strangers(torch.tensor([3, 3])).tolist() == [1, 0]
+    with pytest.raises(UserError, match=r"method\.mask\.fill: another, but a batch holds 1 scan"):
+        strangers(torch.tensor([3]))
