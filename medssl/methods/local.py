@@ -16,9 +16,12 @@ from medssl.methods.relations import info_nce, same
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
+from medssl.views.bend import bent, grid_of, unbent
 
 if TYPE_CHECKING:
     from medssl.methods.method import Bank
+
+NO_BENDS = torch.empty(2, 0)
 
 
 class LocalContrast(nn.Module):
@@ -50,11 +53,13 @@ class LocalContrast(nn.Module):
         first, second = embedding[: bank.scans], embedding[bank.scans : 2 * bank.scans]
         losses = []
         for row in range(bank.scans):
-            here, there = shared_places(bank.batch.to_mm[:2, row], tuple(embedding.shape[2:]), self.points)
+            to_mm, size = bank.batch.to_mm[:2, row], tuple(embedding.shape[2:])
+            bend = bank.batch.bend[:2, row] if bank.batch.bend.numel() else bank.batch.bend.expand(2, 0)
+            here, there = shared_places(to_mm, size, self.points, bend)
             if len(here) < 2:
                 losses.append(embedding[row].sum() * 0)
                 continue
-            mm = here @ bank.batch.to_mm[0, row].T
+            mm = bent(bend[0], here, grid_of(size)) @ to_mm[0].T
             z = torch.cat([at(first[row], here), at(second[row], there)])
             place = torch.arange(len(here), device=z.device).repeat(2)
             distance = torch.cdist(mm[:, :3], mm[:, :3]).repeat(2, 2)
@@ -64,9 +69,12 @@ class LocalContrast(nn.Module):
         return self.weight * torch.stack(losses).mean()
 
 
-def shared_places(to_mm: torch.Tensor, size: tuple[int, ...], points: int) -> tuple[torch.Tensor, torch.Tensor]:
+def shared_places(
+    to_mm: torch.Tensor, size: tuple[int, ...], points: int, bend: torch.Tensor = NO_BENDS
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Voxel places (n, 4) in the first view and in the second of the same millimetres; n <= points lie in both.
 
+    `bend` are the control points of both views (2, 3, G, G, G), or (2, 0).
     In 2D, a place lies in the second view if it is within half a slice of it.
     """
     dims = len(size)
@@ -74,7 +82,8 @@ def shared_places(to_mm: torch.Tensor, size: tuple[int, ...], points: int) -> tu
     here[:, 3] = 1
     limit = torch.tensor(size, dtype=to_mm.dtype, device=to_mm.device) - 1
     here[:, :dims] = torch.rand(4 * points, dims, dtype=to_mm.dtype).to(to_mm.device) * limit
-    there = here @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T
+    grid = grid_of(size)
+    there = unbent(bend[1], bent(bend[0], here, grid) @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T, grid)
     inside = ((there[:, :dims] >= 0) & (there[:, :dims] <= limit)).all(1) & (there[:, dims:3].abs() <= 0.5).all(1)
     return here[inside][:points], there[inside][:points]
 

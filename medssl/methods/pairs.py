@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from medssl.errors import UserError
 from medssl.views import Batch
+from medssl.views.bend import bent, grid_of
 
 KNOWN = ("scan", "patient", "scanner")
 """Facts that every batch has; any other is a column or a label of the store."""
@@ -161,10 +162,13 @@ def rows_of(batch: Batch, features: torch.Tensor | None = None) -> Rows:
         "patient": batch.patient,
         "scanner": batch.scanner,
     }
-    middle = torch.tensor([(n - 1) / 2 for n in (*size, 1)[:3]] + [1.0], dtype=torch.float64, device=batch.to_mm.device)
+    to_mm, grid = batch.to_mm.flatten(0, 1), grid_of(tuple(size))
+    middle = torch.tensor([[*((n - 1) / 2 for n in grid), 1.0]], dtype=torch.float64, device=to_mm.device)
+    bends = batch.bend.flatten(0, 1) if batch.bend.numel() else [batch.bend] * len(to_mm)
+    mm = torch.cat([bent(bend, middle, grid) @ matrix.T for bend, matrix in zip(bends, to_mm, strict=True)])[:, :3]
     return Rows(
         facts={name: values.repeat(views) for name, values in {**facts, **batch.facts}.items()},
-        mm=(batch.to_mm @ middle)[..., :3].flatten(0, 1).to(batch.patient.device),
+        mm=mm.to(batch.patient.device),
         features=torch.empty(0, 0) if features is None else features,
     )
 

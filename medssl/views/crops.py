@@ -10,6 +10,10 @@ import numpy as np
 import torch
 
 from medssl.errors import UserError
+from medssl.views.bend import bent, draw_bend, grid_of
+
+STRAIGHT = torch.empty(0, dtype=torch.float64)
+"""No bend."""
 
 SAME_PLACE = 1e-9
 """Shares of a volume below which two places along it are one: what is whole but for rounding is whole."""
@@ -27,7 +31,8 @@ class Crops:
     `flips` lists axes that may be mirrored: none by default, because most anatomy has a left and a right. Further views
     share at least `overlap` of each side with the first (before turns and zooms; 0: each lies anywhere). With `parts`, the
     volume is cut into so many along the axis `along`; view v lies in part v mod `parts`, views v and v + `parts` on the
-    same slice.
+    same slice. With `apart_mm`, the views are slabs of one place in the plane, one after the other along `along`, their
+    middles so far apart (less where the volume is too short). `bend_mm` is the most by which a view is bent (see bend.py).
     """
 
     size: tuple[int, ...]
@@ -39,6 +44,8 @@ class Crops:
     overlap: float = 0.0
     parts: int = 0
     along: int = 2
+    apart_mm: float = 0.0
+    bend_mm: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -49,14 +56,18 @@ class Crops:
             raise UserError(f"views.flips: {self.flips} names an axis that a {len(self.size)}D view lacks; use 0..")
         if not 0 <= self.overlap < 1:
             raise UserError(f"views.overlap: {self.overlap} is not a share from 0 to below 1")
+        for name in ("apart_mm", "bend_mm"):
+            if getattr(self, name) < 0:
+                raise UserError(f"views.{name}: {getattr(self, name)} is negative; give 0 (off) or more")
+        if self.apart_mm and (self.parts or self.overlap):
+            raise UserError("views.apart_mm: slabs have their places by it; leave out views.parts and views.overlap")
         if self.along not in (0, 1, 2):
             raise UserError(f"views.along: {self.along} is no axis of a volume; use 0, 1 or 2")
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """The view's grid with a third axis of length one in 2D."""
-        i, j, *k = self.size
-        return i, j, k[0] if k else 1
+        return grid_of(self.size)
 
     def centred(self, shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
         """Matrix (4, 4) from view voxel to volume voxel for the unaltered view of the volume's middle."""
@@ -65,7 +76,9 @@ class Crops:
     def draw_views(
         self, shape: tuple[int, int, int], affine: np.ndarray, rngs: Sequence[np.random.Generator]
     ) -> list[np.ndarray]:
-        """A random matrix for each of `rngs`, related as `overlap` and `parts` say."""
+        """A random matrix for each of `rngs`, related as `overlap`, `parts` and `apart_mm` say."""
+        if self.apart_mm:
+            return self._slabs(shape, affine, rngs)
         places: list[np.ndarray] = []
         slices = _slices(shape[self.along], self.parts, rngs)
         for rng, number in zip(rngs, slices, strict=True):
@@ -76,6 +89,28 @@ class Crops:
                 places[-1][self.along, 3] += number - self.middle(places[-1])[self.along]
         return places
 
+    def _slabs(
+        self, shape: tuple[int, int, int], affine: np.ndarray, rngs: Sequence[np.random.Generator]
+    ) -> list[np.ndarray]:
+        """The first view lies anywhere, the others in its line; then all move along it to where they are to be."""
+        places: list[np.ndarray] = []
+        in_line = np.where(np.arange(3) == self.along, np.inf, 0)
+        for rng in rngs:
+            near = (self.middle(places[0]), in_line) if places else None
+            places.append(self.draw(shape, affine, rng, near=near))
+        half = (self.grid[self.along] - 1) / 2 * self._step(affine)[self.along]
+        last = shape[self.along] - 1
+        gap = self.apart_mm / np.linalg.norm(affine[:3, self.along])
+        gap = min(gap, max(last - 2 * half, 0) / max(len(places) - 1, 1))
+        room = max(last - 2 * half, 0) - gap * (len(places) - 1)
+        begin = min(half, last / 2) + rngs[0].uniform(0, 1) * max(room, 0)
+        for number, place in enumerate(places):
+            middle = begin + number * gap
+            if self.grid[self.along] == 1:
+                middle = np.floor(middle + 0.5)  # a slice of its own, not a mean of two
+            place[self.along, 3] += middle - self.middle(place)[self.along]
+        return places
+
     def draw_inside(
         self, shape: tuple[int, int, int], affine: np.ndarray, rng: np.random.Generator, whole: Crops, place: np.ndarray
     ) -> np.ndarray:
@@ -83,9 +118,16 @@ class Crops:
         room = (np.array(whole.grid) * whole._step(affine) - np.array(self.grid) * self._step(affine)) / 2
         return self.draw(shape, affine, rng, near=(whole.middle(place), np.maximum(room, 0)))
 
-    def middle(self, place: np.ndarray) -> np.ndarray:
+    def middle(self, place: np.ndarray, bend: torch.Tensor = STRAIGHT) -> np.ndarray:
         """The volume voxel in the middle of a view."""
-        return (place @ [*(np.array(self.grid) - 1) / 2, 1])[:3]
+        middle = torch.tensor([[*(np.array(self.grid) - 1) / 2, 1]], dtype=torch.float64)
+        return (place @ bent(bend, middle, self.grid)[0].numpy())[:3]
+
+    def draw_bend(self, place: np.ndarray, affine: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """Control points of a random bend of a view (see bend.py); empty when there is none."""
+        if not self.bend_mm:
+            return STRAIGHT
+        return draw_bend(self.bend_mm, np.linalg.norm((affine @ place)[:3, :3], axis=0), self.grid, rng)
 
     def draw(
         self,

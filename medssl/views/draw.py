@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 from medssl.errors import UserError
 from medssl.manifest.demographics import UNKNOWN
 from medssl.store import Store
-from medssl.views.crops import Crops
+from medssl.views.crops import STRAIGHT, Crops
 from medssl.views.geometry import bounding_box, sample
 from medssl.views.intensity import BY_MODALITY, Intensity
+from medssl.views.partners import Kind, mirrored, partners
 from medssl.views.samplers import balanced_rows, rows_of_step, share_of
 
 CACHE_BYTES = 4 << 30
@@ -28,6 +29,9 @@ CACHE_BYTES = 4 << 30
 
 KEPT = 64
 """Volumes of which more than so many would not fit are not kept: only the box that a step needs is read."""
+
+PARTNER = 999
+"""The number in the keys of random numbers of the choice among a scan's partners."""
 
 SMALL = 1000
 """The number of the first small view in the keys of random numbers."""
@@ -39,7 +43,7 @@ class Batch(NamedTuple):
     x: torch.Tensor
     """Values (V, B, C, *S)."""
     to_mm: torch.Tensor
-    """From view voxel to RAS+ mm (V, B, 4, 4), float64."""
+    """From view voxel, bent where there is a bend, to RAS+ mm (V, B, 4, 4), float64."""
     patient: torch.Tensor
     """A number for each patient (B,)."""
     scanner: torch.Tensor
@@ -52,12 +56,32 @@ class Batch(NamedTuple):
     """Values (L, B, C, *s) of small views that lie within the others; empty when the recipe asks for none."""
     facts: Mapping[str, torch.Tensor] = MappingProxyType({})
     """Further facts by name, a number for each value (B,); -1 where it is unknown. None unless a method asks for them."""
+    bend: torch.Tensor = torch.empty(0)
+    """Control points of the views' bends (V, B, 3, G, G, G), float64 (see bend.py); empty when the recipe asks for none."""
+
+
+class Spot(NamedTuple):
+    """Where in a volume a view is, and how it is bent."""
+
+    crops: Crops
+    place: np.ndarray
+    bend: torch.Tensor
+
+
+class Seen(NamedTuple):
+    """One view, as `Batch` holds many."""
+
+    x: torch.Tensor
+    to_mm: torch.Tensor
+    where: torch.Tensor
+    bend: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """How many views of a scan are drawn, where (`crops`) and how they are altered (None: by modality); and how many
-    small views within them, in turn, as `small` says.
+    small views within them, in turn, as `small` says. With `partner`, every second view is of another visit of the
+    patient, or of the other eye, mirrored, where there is one.
     """
 
     crops: Crops
@@ -66,6 +90,7 @@ class Views:
     small_count: int = 0
     intensity: Intensity | None = None
     alter: bool = True
+    partner: Kind = "none"
 
 
 class Steps(Dataset[Batch]):
@@ -101,6 +126,7 @@ class Steps(Dataset[Batch]):
         self.groups: Sequence[object] = rows[group].tolist() if group else [""] * len(rows)
         self.classes = _numbers(store, rows, balance).tolist() if balance else []
         self.places = share_of(batch, *share)
+        self.mates = partners(rows, views.partner)
         self.facts = {name: _numbers(store, rows, name) for name in facts}
         self.labels = rows[target].to_numpy(np.float32) if target not in ("", "mask") else None
         self.cache: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
@@ -109,7 +135,7 @@ class Steps(Dataset[Batch]):
         rows = self._rows(step)
         scans = [self._scan(rows[place], (self.seed, step, place)) for place in self.places]
         rows = rows[self.places]
-        views, small, to_mm, where, masks = zip(*scans, strict=True)
+        views, small, to_mm, where, masks, bends = zip(*scans, strict=True)
         target = torch.stack(masks) if self.target == "mask" else torch.empty(0)
         if self.labels is not None:
             target = torch.from_numpy(self.labels[rows])
@@ -118,6 +144,7 @@ class Steps(Dataset[Batch]):
             scanner=torch.from_numpy(self.scanners[rows]), target=target, where=torch.stack(where, 1),
             small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
             facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
+            bend=torch.stack(bends, 1) if bends[0].numel() else torch.empty(0),
         )  # fmt: skip
 
     def _rows(self, step: int) -> np.ndarray:
@@ -130,61 +157,75 @@ class Steps(Dataset[Batch]):
         return self._scan(row, (self.seed, 0, row))[0][0]
 
     def _scan(self, row: int, key: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-        """A scan's views, small views, matrices to mm, places in the volume, and the label map of the first view.
+        """A scan's views, small views, matrices to mm, places in the volume, the label map of the first view, and bends.
+
+        Every second view is of the scan's partner, if it has one.
+        """
+        views, mates = self.views, self.mates[row]
+        source = [row] * views.count
+        if len(mates):
+            source[1::2] = [int(np.random.default_rng((*key, PARTNER)).choice(mates))] * (views.count // 2)
+        seen: dict[int, Seen] = {}
+        mask = torch.empty(0)
+        for one in dict.fromkeys(source):
+            numbers = [n for n, which in enumerate(source) if which == one]
+            numbers += [SMALL + n for n in range(views.small_count) if source[n % views.count] == one]
+            cut, labels = self._cut(one, numbers, key, mirror=one != row and views.partner == "eye")
+            seen |= zip(numbers, cut, strict=True)
+            mask = labels if one == row else mask
+        whole, small = ([seen[n] for n in sorted(seen) if (n >= SMALL) == inside] for inside in (False, True))
+        return (
+            torch.stack([one.x for one in whole]), torch.stack([one.x for one in small]) if small else mask,
+            torch.stack([one.to_mm for one in whole]), torch.stack([one.where for one in whole]), mask,
+            torch.stack([one.bend for one in whole]),
+        )  # fmt: skip
+
+    def _cut(
+        self, row: int, numbers: list[int], key: tuple[int, ...], *, mirror: bool
+    ) -> tuple[list[Seen], torch.Tensor]:
+        """The views of so many numbers of one volume, and the label map of the first.
 
         All places are drawn first; then one box of the volume that holds them all is read and all views are cut from it.
         """
         volume_id, views = self.ids[row], self.views
         shape, affine = self.store.shape(volume_id), self.store.affine(volume_id)
-        rngs = [np.random.default_rng((*key, view)) for view in range(views.count)]
-        small_rngs = [np.random.default_rng((*key, SMALL + view)) for view in range(views.small_count)]
+        rngs = [np.random.default_rng((*key, number)) for number in numbers]
+        count = sum(number < SMALL for number in numbers)
         if views.alter:
-            places = views.crops.draw_views(shape, affine, rngs)
+            places = views.crops.draw_views(shape, affine, rngs[:count])
         else:
-            places = [views.crops.centred(shape, affine)] * views.count
+            places = [views.crops.centred(shape, affine)] * count
+        if mirror:
+            places = [mirrored(place, affine, views.crops.grid) for place in places]
         crops = views.small or views.crops
-        inside = [
-            crops.draw_inside(shape, affine, rng, views.crops, places[n % views.count])
-            for n, rng in enumerate(small_rngs)
+        of_view = dict(zip(numbers, places, strict=False))
+        for number, rng in zip(numbers[count:], rngs[count:], strict=True):
+            around = of_view[(number - SMALL) % views.count]
+            inside = crops.draw_inside(shape, affine, rng, views.crops, around)
+            places.append(mirrored(inside, affine, crops.grid) if mirror else inside)
+        spots = [
+            Spot(law, place, law.draw_bend(place, affine, rng) if views.alter else STRAIGHT)
+            for law, place, rng in zip([views.crops] * count + [crops] * len(rngs[count:]), places, rngs, strict=True)
         ]
-        boxes = [bounding_box(place, views.crops.grid, shape) for place in places]
-        boxes += [bounding_box(place, crops.grid, shape) for place in inside]
+        boxes = [bounding_box(spot.place, spot.crops.grid, shape, spot.bend) for spot in spots]
         start, stop = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
         image, change = self._box(volume_id, "image", start, stop), self._change(row)
-        cut = [self._view(image, place, start, views.crops) for place in places]
-        cut_small = [self._view(image, place, start, crops) for place in inside]
+        cut = [_view(image, spot, start) for spot in spots]
         if views.alter:
             cut = [change.apply(x, rng) for x, rng in zip(cut, rngs, strict=True)]
-            cut_small = [change.apply(x, rng) for x, rng in zip(cut_small, small_rngs, strict=True)]
         mask = torch.empty(0)
         if self.target == "mask":
-            labels = self._box(volume_id, "mask", start, stop)
-            mask = self._view(labels, places[0], start, views.crops, "nearest")[0].long()
-        where = [(views.crops.middle(place) + 0.5) / np.array(shape) for place in places]
-        return (
-            torch.stack(cut), torch.stack(cut_small) if cut_small else mask,
-            torch.from_numpy(np.stack([affine @ place for place in places])), torch.from_numpy(np.stack(where)), mask,
-        )  # fmt: skip
+            mask = _view(self._box(volume_id, "mask", start, stop), spots[0], start, "nearest")[0].long()
+        return [
+            Seen(
+                x, torch.from_numpy(affine @ spot.place),
+                torch.from_numpy((spot.crops.middle(spot.place, spot.bend) + 0.5) / np.array(shape)), spot.bend,
+            )
+            for x, spot in zip(cut, spots, strict=True)
+        ], mask  # fmt: skip
 
     def _change(self, row: int) -> Intensity:
         return self.views.intensity or BY_MODALITY.get(self.modalities[row], Intensity())
-
-    def _view(
-        self,
-        box: np.ndarray,
-        place: np.ndarray,
-        start: np.ndarray,
-        crops: Crops,
-        order: Literal["bilinear", "nearest"] = "bilinear",
-    ) -> torch.Tensor:
-        """A view of the volume of which `box` begins at voxel `start`."""
-        shift = np.eye(4)
-        shift[:3, 3] = -start
-        low, high = bounding_box(shift @ place, crops.grid, box.shape[1:])
-        shift[:3, 3] -= low
-        part = box[:, *(slice(a, b) for a, b in zip(low, high, strict=True))]
-        cut = sample(part, shift @ place, crops.grid, order)
-        return cut if len(crops.size) == 3 else cut[..., 0]
 
     def _box(self, volume_id: str, name: str, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """The box of a volume; a volume that is small enough to keep is read whole, once."""
@@ -201,6 +242,19 @@ class Steps(Dataset[Batch]):
                 self.cache.popitem(last=False)
         self.cache.move_to_end(key)
         return self.cache[key]
+
+
+def _view(
+    box: np.ndarray, spot: Spot, start: np.ndarray, order: Literal["bilinear", "nearest"] = "bilinear"
+) -> torch.Tensor:
+    """A view of the volume of which `box` begins at voxel `start`."""
+    shift = np.eye(4)
+    shift[:3, 3] = -start
+    low, high = bounding_box(shift @ spot.place, spot.crops.grid, box.shape[1:], spot.bend)
+    shift[:3, 3] -= low
+    part = box[:, *(slice(a, b) for a, b in zip(low, high, strict=True))]
+    cut = sample(part, shift @ spot.place, spot.crops.grid, order, spot.bend)
+    return cut if len(spot.crops.size) == 3 else cut[..., 0]
 
 
 def _numbers(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:

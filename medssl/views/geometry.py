@@ -8,13 +8,20 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from medssl.views.bend import shift_of_grid
+from medssl.views.crops import STRAIGHT
+
 MARGIN = 2
 """Voxels read around a view's box, so that interpolation at its rim has neighbours."""
 
 
-def bounding_box(matrix: np.ndarray, grid: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def bounding_box(
+    matrix: np.ndarray, grid: tuple[int, int, int], shape: tuple[int, int, int], bend: torch.Tensor = STRAIGHT
+) -> tuple[np.ndarray, ...]:
     """Start and stop of the part of the volume that a view needs; at least one voxel along each axis."""
-    corners = np.array([[i, j, k, 1] for i in (0, grid[0] - 1) for j in (0, grid[1] - 1) for k in (0, grid[2] - 1)])
+    reach = bend.abs().amax((1, 2, 3)).tolist() if bend.numel() else [0, 0, 0]
+    ends = [(-more, n - 1 + more) for n, more in zip(grid, reach, strict=True)]
+    corners = np.array([[i, j, k, 1] for i in ends[0] for j in ends[1] for k in ends[2]])
     places = (corners @ matrix.T)[:, :3]
     start = np.clip(np.floor(places.min(0)).astype(int) - MARGIN, 0, np.array(shape) - 1)
     stop = np.clip(np.ceil(places.max(0)).astype(int) + MARGIN + 1, start + 1, np.array(shape))
@@ -22,9 +29,13 @@ def bounding_box(matrix: np.ndarray, grid: tuple[int, int, int], shape: tuple[in
 
 
 def sample(
-    box: np.ndarray, matrix: np.ndarray, grid: tuple[int, int, int], order: Literal["bilinear", "nearest"] = "bilinear"
+    box: np.ndarray,
+    matrix: np.ndarray,
+    grid: tuple[int, int, int],
+    order: Literal["bilinear", "nearest"] = "bilinear",
+    bend: torch.Tensor = STRAIGHT,
 ) -> torch.Tensor:
-    """Values (C, *grid) of `box` (C, I, J, K) at the view's voxels; `matrix` maps view voxel to box voxel.
+    """Values (C, *grid) of `box` (C, I, J, K) at the view's voxels, bent; `matrix` maps view voxel to box voxel.
 
     Outside the box is each channel's lowest value (nearest: 0), which is what the volume's empty rim holds.
     """
@@ -40,6 +51,8 @@ def sample(
     place = torch.empty(3, *grid)
     for plane in range(grid[0]):  # one by one: summed in float64, rounded once, and never out of the processor's cache
         place[:, plane] = rows[:, plane, :, None] + last[:, None, :]
+    if bend.numel():  # the matrix acts on few control points, not on all voxels
+        place += shift_of_grid(torch.tensordot(torch.from_numpy(scaled[::-1, :3].copy()), bend, dims=1), grid)
     found = functional.grid_sample(
         (values - fill)[None], place.permute(1, 2, 3, 0)[None], mode=order, padding_mode="zeros", align_corners=True
     )

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.recipe import make
+from medssl.recipe import cast, make
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Views
 from medssl.views.intensity import Intensity
+from medssl.views.partners import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +74,11 @@ def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:
 
 def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: bool = True) -> Views:
     """The views that a recipe's `views` section describes; `count` overrides how many are drawn of a scan, and leaves out
-    the small ones.
+    the small ones and partners.
     """
     settings = dict(section)
     intensity, small = settings.pop("intensity", None), dict(settings.pop("small", {}))
+    partner = cast(settings.pop("partner", "none"), Kind, "views.partner")
     given, many = int(settings.pop("count", 2)), int(small.pop("count", 4)) if small else 0
     crops = make(Crops, settings, "views")
     within = make(Crops, small, "views.small") if small else None
@@ -90,4 +92,5 @@ def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: 
         small_count=0 if count else many,
         intensity=change,
         alter=alter,
+        partner="none" if count else partner,
     )

@@ -1,0 +1,139 @@
+"""Slabs along an axis, visits of one patient, and eyes of one patient."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medssl.errors import UserError
+from medssl.views import Crops, Intensity, Steps, Views
+from medssl.views.partners import mirrored, partners
+from medssl.views.select import build_views
+
+OFF = Intensity(gain=0.0, offset=0.0, gamma=0.0, noise=0.0)
+
+
+def rngs(seed, count):
+    return [np.random.default_rng((seed, view)) for view in range(count)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), along=st.integers(0, 2), apart=st.sampled_from([2.0, 5.5, 50.0]),
+    spacing=st.tuples(*[st.floats(0.5, 3.0)] * 3), size=st.sampled_from([(8, 6, 4), (8, 6)]),
+)  # fmt: skip
+def test_slabs_stand_in_line(seed, along, apart, spacing, size):
+    shape, affine = (40, 36, 30), np.diag([*spacing, 1.0])
+    crops = Crops(size=size, turn=0, zoom=0, along=along, apart_mm=apart)
+    places = crops.draw_views(shape, affine, rngs(seed, 3))
+    middles = np.stack([crops.middle(place) for place in places])
+    half = (crops.grid[along] - 1) / 2
+    room = (shape[along] - 1 - 2 * half) / 2
+    gaps, wanted = np.diff(middles[:, along]), min(apart / spacing[along], room)
+    slack = 1.0 if crops.grid[along] == 1 else 1e-9  # flat views lie on whole slices
+    assert np.abs(gaps - wanted).max() <= slack
+    assert np.abs(np.delete(middles - middles[0], along, axis=1)).max() < 1e-9
+    assert middles[:, along].min() >= half - 1e-9 and middles[:, along].max() <= shape[along] - 1 - half + 1e-9
+    if crops.grid[along] == 1:
+        assert np.abs(middles[:, along] - middles[:, along].round()).max() < 1e-9
+
+
+def test_slabs_lie_anywhere_along_the_axis():
+    crops = Crops(size=(8, 8, 4), apart_mm=3.0)
+    first = [crops.middle(crops.draw_views((20, 20, 40), np.eye(4), rngs(seed, 3))[0])[2] for seed in range(300)]
+    assert min(first) < 3 and max(first) > 28.5  # 31.5 is the last place that leaves room for the other two
+    with pytest.raises(UserError, match=r"views\.apart_mm"):
+        Crops(size=(8, 8, 4), apart_mm=3.0, parts=4)
+
+
+ROWS = pd.DataFrame({
+    "volume_id": list("abcdefg"), "modality": ["OPT"] * 6 + ["MR"], "role": "", "scanner": "s",
+    "patient_pid": list("pppqqrp"), "study_pid": ["1", "1", "2", "3", "3", "4", "9"],
+    "laterality": ["R", "L", "R", "L", "unknown", "R", "R"],
+})  # fmt: skip
+
+
+def test_partners_are_other_looks_at_the_same_patient():
+    assert [mates.tolist() for mates in partners(ROWS, "eye")] == [[1], [0, 2], [1], [], [], [], []]
+    assert [mates.tolist() for mates in partners(ROWS, "visit")] == [[2], [], [0], [], [], [], []]
+    assert not any(map(len, partners(ROWS, "none")))
+    with pytest.raises(UserError, match=r"views\.partner: eye, but no patient has two eyes"):
+        partners(ROWS[3:], "eye")
+
+
+def slow_partners(rows, kind):
+    found = []
+    for _, a in rows.iterrows():
+        found.append([
+            n for n, (_, b) in enumerate(rows.iterrows())
+            if (a.patient_pid, a.modality) == (b.patient_pid, b.modality)
+            and ({a.laterality, b.laterality} == {"L", "R"} if kind == "eye"
+                 else a.study_pid != b.study_pid and a.laterality == b.laterality)
+        ])  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("kind", ["eye", "visit"])
+def test_partners_equal_their_slow_twin(kind, rng):
+    rows = pd.DataFrame({
+        "patient_pid": rng.choice(list("pqr"), 30), "modality": rng.choice(["OPT", "MR"], 30), "role": "",
+        "study_pid": rng.choice(list("123"), 30), "laterality": rng.choice(["L", "R", "unknown"], 30),
+    })  # fmt: skip
+    assert [mates.tolist() for mates in partners(rows, kind)] == slow_partners(rows, kind)
+
+
+def store():
+    """Volumes of a constant each, but for a mark on the patient's left: where world x is negative."""
+
+    def read(volume_id, *_):
+        return np.full((1, 20, 20, 20), float(ord(volume_id)), dtype=np.float32)
+
+    return SimpleNamespace(shape=lambda _: (20, 20, 20), affine=lambda _: np.eye(4), read=read)
+
+
+def test_every_second_view_is_of_the_partner():
+    views = build_views({"size": ["8"] * 3, "count": "4", "partner": "visit", "intensity": {},
+                         "small": {"size": ["4"] * 3, "count": "4"}})  # fmt: skip
+    assert build_views({"size": ["8"] * 3, "partner": "visit"}, count=1).partner == "none"
+    law = Views(**{**views.__dict__, "intensity": OFF})
+    steps = Steps(store(), ROWS, law, batch=7, seed=0)
+    batch, plain = steps[0], Steps(store(), ROWS, Views(**{**law.__dict__, "partner": "none"}), batch=7, seed=0)[0]
+    mate = {"a": "c", "c": "a"}
+    for row in range(7):
+        own = chr(round(batch.x[0, row].mean().item()))
+        told = [chr(round(value)) for value in batch.x[:, row].flatten(1).mean(1).tolist()]
+        small = [chr(round(value)) for value in batch.small[:, row].flatten(1).mean(1).tolist()]
+        assert told == small == [own, mate.get(own, own)] * 2
+        if own not in mate:  # a scan without a partner is drawn as ever
+            assert torch.equal(batch.x[:, row], plain.x[:, row]) and torch.equal(
+                batch.to_mm[:, row], plain.to_mm[:, row]
+            )
+    assert torch.equal(batch.x[0], plain.x[0])
+
+
+def test_the_other_eye_is_mirrored_and_knows_it():
+    shape = (20, 24, 16)
+    affine = np.array([[0.0, -1.2, 0, 9], [0, 0, 1.5, 0], [0.5, 0, 0, 0], [0, 0, 0, 1]])  # left to right runs along J
+    index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij"), np.ones(shape)], -1)
+    world = np.moveaxis(index @ affine[:3].T, -1, 0).astype(np.float32)
+    eyes = SimpleNamespace(shape=lambda _: shape, affine=lambda _: affine.copy(), read=lambda *_: world)
+    crops = Crops(size=(8, 10, 6), turn=0, zoom=0)
+    batch = Steps(eyes, ROWS, Views(crops=crops, count=2, intensity=OFF, partner="eye"), batch=7, seed=0)[0]
+    places = torch.from_numpy(
+        np.stack(np.meshgrid(*map(np.arange, crops.grid), indexing="ij"), -1).reshape(-1, 3)
+    ).double()
+    places, seen = torch.cat([places, torch.ones(len(places), 1)], 1), []
+    for row in range(7):
+        for view in range(2):
+            told = (places @ batch.to_mm[view, row].T)[:, :3].float()
+            assert torch.allclose(batch.x[view, row].flatten(1).T, told, atol=1e-3)
+        slope = [batch.x[view, row, 0].diff(dim=1).mean().item() for view in range(2)]
+        assert slope[0] == pytest.approx(-1.2, abs=1e-3)
+        seen.append(slope[1] > 0)
+    assert sum(seen) == 3  # the three eyes whose other one is there
+    place = crops.draw(shape, affine, np.random.default_rng(0))
+    assert np.allclose(crops.middle(mirrored(place, affine, crops.grid)), crops.middle(place))
