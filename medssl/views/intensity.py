@@ -93,7 +93,7 @@ class Intensity:
         if self.speckle and self._happens(rng):
             x = x * (rng.uniform(0, self.speckle) * _noise(x, rng)).add_(1)
         if self.noise and self._happens(rng):
-            x = x + (rng.uniform(0, self.noise) * span / 4) * _noise(x, rng)
+            x = torch.addcmul(x, rng.uniform(0, self.noise) * span / 4, _noise(x, rng))
         return self._by_scanner(x, low, span, rng)
 
     def _by_scanner(
@@ -178,7 +178,8 @@ def thicken(x: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _noise(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    return torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
+    """Standard normal numbers (*x), by torch from a seed of `rng`: numpy takes three times as long."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(int(rng.integers(1 << 63))))
 
 
 def _field(x: torch.Tensor, rng: np.random.Generator, amplitude: float) -> torch.Tensor:

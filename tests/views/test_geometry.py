@@ -1,0 +1,97 @@
+"""The one interpolation against a slow twin: voxel by voxel, neighbour by neighbour."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from medssl.views import geometry
+from medssl.views.bend import shift
+from medssl.views.crops import STRAIGHT
+from medssl.views.geometry import sample
+
+
+def slow(box, matrix, grid, order, bend):
+    """Outside each channel's lowest value (nearest: 0); an axis of one voxel has no outside."""
+    found = np.zeros((len(box), *grid))
+    for at in np.ndindex(*grid):
+        place = np.array(at, dtype=float)
+        if bend.numel():
+            place += shift(bend, torch.from_numpy(place[None]), grid)[0].numpy()
+        there = matrix[:3, :3] @ place + matrix[:3, 3]
+        there[np.array(box.shape[1:]) == 1] = 0
+        for channel, values in enumerate(box.astype(float)):
+            fill = values.min() if order == "bilinear" else 0.0
+
+            def value(index, values=values, fill=fill):
+                inside = all(0 <= n < size for n, size in zip(index, values.shape, strict=True))
+                return values[tuple(index)] if inside else fill
+
+            if order == "nearest":
+                found[(channel, *at)] = value(np.rint(there).astype(int))
+                continue
+            lower = np.floor(there).astype(int)
+            for corner in itertools.product((0, 1), repeat=3):
+                share = np.prod(np.where(corner, there - lower, 1 - (there - lower)))
+                found[(channel, *at)] += share * value(lower + corner)
+    return found
+
+
+def matrix(kind, rng):
+    linear = {
+        "turned": rng.uniform(-1, 1, (3, 3)),
+        "scaled": np.diag(rng.uniform(-1.5, 1.5, 3)),
+        "whole": np.diag(rng.choice([-1.0, 1.0], 3)),
+    }[kind]
+    place = np.eye(4)
+    place[:3, :3] = linear
+    place[:3, 3] = rng.uniform(-2, 6, 3)
+    if kind == "whole":
+        place[:3, 3] = np.round(place[:3, 3])
+    return place
+
+
+@pytest.mark.parametrize("few", [False, True], ids=["at once", "few planes at a time"])
+@pytest.mark.parametrize("kind", ["turned", "scaled", "whole"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_path_is_the_slow_one(kind, dtype, few, monkeypatch):
+    monkeypatch.setattr(geometry, "CACHED", 40 if few else 1 << 15)
+    rng = np.random.default_rng([["turned", "scaled", "whole"].index(kind), few])
+    for number in range(12):
+        shape = tuple(int(n) for n in rng.integers(1, 10, 3))
+        grid = tuple(int(n) for n in rng.integers(1, 7, 3))
+        box = rng.normal(size=(2, *shape)).astype(dtype)
+        place = matrix(kind, rng)
+        bend = STRAIGHT
+        if number % 3 == 0:
+            bend = torch.from_numpy(rng.uniform(-0.5, 0.5, (3, *(6 if n > 1 else 1 for n in grid))))
+        found = sample(box, place, grid, bend=bend).numpy()
+        assert np.abs(found - slow(box, place, grid, "bilinear", bend)).max() < 1e-4
+        if kind == "turned":  # between two voxels, and only there, rounding may choose
+            labels = rng.integers(0, 4, (1, *shape)).astype(np.uint8)
+            near = sample(labels, place, grid, "nearest", bend).numpy()
+            assert (near == slow(labels, place, grid, "nearest", bend)).mean() > 0.99
+
+
+def test_whole_voxels_are_copied_bit_for_bit(rng):
+    box = rng.normal(size=(1, 9, 8, 7)).astype(np.float32)
+    place = np.eye(4)
+    place[:3, 3] = [2, 6, 1]
+    place[1, 1] = -1
+    assert (sample(box, place, (5, 4, 3)).numpy() == box[:, 2:7, 6:2:-1, 1:4]).all()
+
+
+def test_an_interpolation_within_the_box_and_one_that_reaches_its_rim_agree(rng):
+    box = rng.normal(size=(1, 20, 20, 20)).astype(np.float16)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    turn[:3, 3] = [6.3, 3.2, 5.1]
+    wide = np.pad(box, ((0, 0), *[(3, 3)] * 3), constant_values=box.min())
+    moved = turn.copy()
+    moved[:3, 3] += 3
+    within, reaching = sample(box, turn, (8, 8, 8)), sample(wide, moved, (8, 8, 8))
+    assert torch.allclose(within, reaching, atol=1e-5)
+    turn[:3, 3] -= 8
+    moved[:3, 3] -= 8
+    assert torch.allclose(sample(box, turn, (8, 8, 8)), sample(wide, moved, (8, 8, 8)), atol=1e-5)
