@@ -34,6 +34,7 @@ METHODS = {
     "position": {"position": {"near": "0.2", "apart": "0.3", "along": "0"}},
     "order": {"order": {"apart": "0.01"}},
     "swav": {"swav": {"prototypes": "16", "queue": "32"}},
+    "swav frozen": {"swav": {"prototypes": "16", "queue": "32", "frozen": "7"}},
 }
 MASKED = {"rebuild": {"rebuild": {}}, "masked contrast": {"contrast": {"masked": "true"}},
           "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
