@@ -35,6 +35,7 @@ METHODS = {
     "order": {"order": {"apart": "0.01"}},
     "swav": {"swav": {"prototypes": "16", "queue": "32"}},
     "rotation": {"rotation": {}},
+    "multitask": {"rebuild": {}, "contrast": {}, "rotation": {}, "weighing": "learned"},
     "swav frozen": {"swav": {"prototypes": "16", "queue": "32", "frozen": "7"}},
 }
 MASKED = {"rebuild": {"rebuild": {}}, "masked contrast": {"contrast": {"masked": "true"}},
