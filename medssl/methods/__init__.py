@@ -16,6 +16,7 @@ from medssl.methods.order import Order
 from medssl.methods.pairs import Pairs
 from medssl.methods.position import PositionContrast
 from medssl.methods.rebuild import Rebuild
+from medssl.methods.rotation import Rotation
 from medssl.methods.swav import SwAV
 from medssl.methods.vicreg import VICReg
 from medssl.recipe import make
@@ -33,6 +34,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "dino": DINO,
     "ibot": IBOT,
     "swav": SwAV,
+    "rotation": Rotation,
 }
 
 __all__ = ["TERMS", "Method", "Term", "build_method"]

@@ -3,7 +3,7 @@
 # V views, B scans, C channels, *S space; R = V * B rows
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from medssl.errors import UserError
 from medssl.methods.rebuild import Rebuild
 from medssl.methods.teacher import Average
+from medssl.methods.weights import LearnedWeights
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.views import Batch
@@ -92,10 +93,17 @@ class Method(nn.Module):
 
     `masking` is what is hidden wherever a term works on masked views. `teacher_half_life` (fraction of the run, 0 = no
     teacher) keeps averaged twins of the trunk, and of the part that a term calls `taught`, for terms that ask for them.
+    With `weighing` "learned", each term's share in the sum is learned as well, on top of its `weight` (see weights.py).
     """
 
     def __init__(
-        self, trunk: Trunk, terms: dict[str, Term], *, masking: Masking = RANDOM, teacher_half_life: float = 0.0
+        self,
+        trunk: Trunk,
+        terms: dict[str, Term],
+        *,
+        masking: Masking = RANDOM,
+        teacher_half_life: float = 0.0,
+        weighing: Literal["fixed", "learned"] = "fixed",
     ) -> None:
         super().__init__()
         self.trunk, self.masking = trunk, masking
@@ -107,6 +115,7 @@ class Method(nn.Module):
             for name, term in terms.items()
             if term.taught and teacher_half_life
         })  # fmt: skip
+        self.weights = LearnedWeights(terms) if weighing == "learned" else None
         self.views = max(term.views for term in terms.values())
         self.columns = tuple(
             sorted({c for term in terms.values() if (p := getattr(term, "pairs", None)) for c in p.columns()})
@@ -117,7 +126,8 @@ class Method(nn.Module):
         if len(batch.x) < self.views:
             raise UserError(f"views.count: {len(batch.x)}, but a term of this method compares {self.views} views")
         bank = Bank(self, batch)
-        return {name: term(bank) for name, term in self.terms.items()}
+        losses = {name: term(bank) for name, term in self.terms.items()}
+        return losses if self.weights is None else self.weights(losses)
 
     def teach(self, x_RCS: torch.Tensor) -> Features:
         """The teacher's features of whole views."""

@@ -31,10 +31,11 @@ class Prototypes(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return functional.normalize(self.project(x.float()), dim=-1)
 
-    def score(self, z: torch.Tensor) -> torch.Tensor:
-        """The cosine of each place on the sphere with each prototype."""
+    def score(self, z: torch.Tensor, pull: float = 1.0) -> torch.Tensor:
+        """The cosine of each place on the sphere with each prototype, whose gradient is scaled by `pull`."""
+        prototypes = self.prototypes if pull == 1 else self.prototypes.detach().lerp(self.prototypes, pull)
         with torch.autocast(z.device.type, enabled=False):
-            return z @ functional.normalize(self.prototypes, dim=1).T
+            return z @ functional.normalize(prototypes, dim=1).T
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The scores."""

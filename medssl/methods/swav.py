@@ -26,8 +26,11 @@ class SwAV(nn.Module):
     views predict and have no codes.
 
     `queue` past scans take part in the codes. `epsilon` is the entropy of the assignment, `iterations` its rounds.
+    Prototypes stay where they began for the first `frozen` batches (the paper: one epoch; 0: they move at once), so that
+    features settle around them before they follow. A weight decay may still shorten them, which changes no score.
     """
 
+    seen: torch.Tensor
     dense, views, taught = False, 2, ""
 
     def __init__(
@@ -40,16 +43,21 @@ class SwAV(nn.Module):
         epsilon: float = 0.05,
         iterations: int = 3,
         queue: int = 256,
+        frozen: int = 0,
     ) -> None:
         super().__init__()
         self.weight, self.temperature, self.epsilon, self.iterations = weight, temperature, epsilon, iterations
         self.head = Prototypes(trunk.dim, prototypes)
         self.queue = Queue(queue, self.head.prototypes.shape[1])
+        self.frozen = frozen
+        if frozen:
+            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
         places = self.head.place(bank.every_pooled()).unflatten(0, (-1, bank.scans))
-        scores, past = self.head.score(places), self.head.score(self.queue.content()[0])
+        pull = float(not self.frozen or int(self.seen) >= self.frozen)
+        scores, past = self.head.score(places, pull), self.head.score(self.queue.content()[0])
         whole = bank.rows // bank.scans
         codes = [
             sinkhorn(torch.cat([view, past]).detach() / self.epsilon, self.iterations)[: bank.scans]
@@ -59,6 +67,8 @@ class SwAV(nn.Module):
         pairs = [-(codes[b] * guess[a]).sum(1).mean() for a, b in product(range(len(scores)), range(whole)) if a != b]
         if self.training:
             self.queue.add(places[0].detach(), torch.zeros(bank.scans, 0, device=scores.device))
+            if self.frozen:
+                self.seen += 1
         return self.weight * torch.stack(pairs).mean()
 
 

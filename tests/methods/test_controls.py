@@ -110,6 +110,23 @@ def test_order_is_at_chance_and_an_alteration_of_one_view_gives_it_away():
     assert order_accuracy(brighter_in_the_middle) > 0.8
 
 
+def brighter_at_one_end(seen):
+    """The mutant: every view, as the machine makes it, is brighter at one end."""
+    return seen._replace(x=seen.x + torch.linspace(-1, 1, CROPS.size[0])[:, None])
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_turns_of_noise_cannot_be_told(told):
+    change = brighter_at_one_end if told else lambda seen: seen
+    method, right = trained({"rotation": {}}, 1, change), []
+    with torch.no_grad():
+        for step in range(16):
+            logits, number = method.terms["rotation"].asked(asked(method, 1, change, step))
+            right.append((logits.argmax(1) == number).float())
+    accuracy = torch.cat(right).mean().item()
+    assert accuracy > 0.8 if told else 0.2 < accuracy < 0.3
+
+
 SHARED = {
     "contrast": {"contrast": {}},
     "vicreg": {"vicreg": {}},

@@ -149,6 +149,28 @@ def test_a_queue_forgets_the_oldest():
     assert sorted(queue.content()[0][:, 0].tolist()) == [7, 8, 9]
 
 
+def test_prototypes_that_are_frozen_stand_still_for_so_many_batches_and_then_move():
+    torch.manual_seed(0)
+    trunk = build_trunk({"widths": ["4", "8"]}, (8, 8))
+    method = build_method({"swav": {"prototypes": "6", "queue": "8", "frozen": "2"}}, trunk)
+    term, who = method.terms["swav"], torch.arange(4)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=0.1, weight_decay=0.01)
+    lies = [torch.nn.functional.normalize(term.head.prototypes.detach(), dim=1)]
+    placed = [term.head.project[0].weight.detach().clone()]
+    for _ in range(3):
+        method(Batch(torch.randn(2, 4, 1, 8, 8), torch.eye(4).expand(2, 4, 4, 4), who, who, torch.empty(0)))[
+            "swav"
+        ].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        lies.append(torch.nn.functional.normalize(term.head.prototypes.detach(), dim=1))
+        placed.append(term.head.project[0].weight.detach().clone())
+    assert torch.allclose(lies[2], lies[0], atol=1e-6) and not torch.allclose(lies[3], lies[2], atol=1e-2)
+    assert not torch.allclose(placed[1], placed[0], atol=1e-2)  # the rest learns meanwhile
+    assert "terms.swav.seen" in method.state_dict()  # a resumed run goes on counting
+    assert "terms.swav.seen" not in build_method({"swav": {}}, trunk).state_dict()
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
