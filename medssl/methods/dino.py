@@ -73,7 +73,8 @@ class DINO(nn.Module):
 
 def distilled(student: torch.Tensor, target: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of logits (R, K) with targets (T, K), over the pairs (R, T) that are True."""
-    cross = -student.log_softmax(1) @ target.T
+    with torch.autocast(student.device.type, enabled=False):  # a sum over many prototypes, of small numbers
+        cross = -student.float().log_softmax(1) @ target.float().T
     return cross[pairs].mean()
 
 

@@ -53,13 +53,14 @@ class LocalContrast(nn.Module):
         first, second = embedding[: bank.scans], embedding[bank.scans : 2 * bank.scans]
         losses = []
         for row in range(bank.scans):
-            to_mm, size = bank.batch.to_mm[:2, row], tuple(embedding.shape[2:])
-            bend = bank.batch.bend[:2, row] if bank.batch.bend.numel() else bank.batch.bend.expand(2, 0)
+            to_mm, size = bank.batch.to_mm[:2, row].double(), tuple(embedding.shape[2:])
+            bend = bank.batch.bend[:2, row].double() if bank.batch.bend.numel() else bank.batch.bend.expand(2, 0)
             here, there = shared_places(to_mm, size, self.points, bend)
             if len(here) < 2:
                 losses.append(embedding[row].sum() * 0)
                 continue
-            mm = bent(bend[0], here, grid_of(size)) @ to_mm[0].T
+            with torch.autocast(to_mm.device.type, enabled=False):
+                mm = bent(bend[0], here, grid_of(size)) @ to_mm[0].T
             z = torch.cat([at(first[row], here), at(second[row], there)])
             place = torch.arange(len(here), device=z.device).repeat(2)
             distance = torch.cdist(mm[:, :3], mm[:, :3]).repeat(2, 2)
@@ -83,7 +84,9 @@ def shared_places(
     limit = torch.tensor(size, dtype=to_mm.dtype, device=to_mm.device) - 1
     here[:, :dims] = torch.rand(4 * points, dims, dtype=to_mm.dtype).to(to_mm.device) * limit
     grid = grid_of(size)
-    there = unbent(bend[1], bent(bend[0], here, grid) @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T, grid)
+    # In bfloat16, which autocast would take, a place of 100 mm is off by up to a quarter of a millimetre.
+    with torch.autocast(to_mm.device.type, enabled=False):
+        there = unbent(bend[1], bent(bend[0], here, grid) @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T, grid)
     inside = ((there[:, :dims] >= 0) & (there[:, :dims] <= limit)).all(1) & (there[:, dims:3].abs() <= 0.5).all(1)
     return here[inside][:points], there[inside][:points]
 

@@ -162,10 +162,11 @@ def rows_of(batch: Batch, features: torch.Tensor | None = None) -> Rows:
         "patient": batch.patient,
         "scanner": batch.scanner,
     }
-    to_mm, grid = batch.to_mm.flatten(0, 1), grid_of(tuple(size))
+    to_mm, grid = batch.to_mm.flatten(0, 1).double(), grid_of(tuple(size))
     middle = torch.tensor([[*((n - 1) / 2 for n in grid), 1.0]], dtype=torch.float64, device=to_mm.device)
-    bends = batch.bend.flatten(0, 1) if batch.bend.numel() else [batch.bend] * len(to_mm)
-    mm = torch.cat([bent(bend, middle, grid) @ matrix.T for bend, matrix in zip(bends, to_mm, strict=True)])[:, :3]
+    bends = batch.bend.flatten(0, 1).double() if batch.bend.numel() else [batch.bend] * len(to_mm)
+    with torch.autocast(to_mm.device.type, enabled=False):  # bfloat16 has no millimetres to spare
+        mm = torch.cat([bent(bend, middle, grid) @ matrix.T for bend, matrix in zip(bends, to_mm, strict=True)])[:, :3]
     return Rows(
         facts={name: values.repeat(views) for name, values in {**facts, **batch.facts}.items()},
         mm=mm.to(batch.patient.device),

@@ -7,6 +7,7 @@ from medssl.errors import UserError
 from medssl.methods import TERMS, build_method
 from medssl.methods.local import at, shared_places
 from medssl.methods.method import Bank
+from medssl.methods.pairs import rows_of
 from medssl.recipe import read_recipe
 from medssl.train import pretrain
 from medssl.trunks import TRUNKS, build_trunk
@@ -285,6 +286,39 @@ def test_the_same_place_is_the_same_place():
     assert torch.allclose(here @ seen.to_mm[0, 1].T, there @ seen.to_mm[1, 1].T, atol=1e-9)
     first, second = at(seen.x[0, 1], here), at(seen.x[1, 1], there)
     assert (first - second).abs().mean() < 0.1 * first.std()
+
+
+@pytest.mark.parametrize("bends", [0.0, 2.0], ids=["straight", "bent"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_places_are_found_in_millimetres_under_autocast(size, bends):
+    """Half precision is for the network; of 100 mm bfloat16 would keep steps of half a millimetre."""
+    seen = batch(size)
+    moved = seen.to_mm.clone()
+    moved[..., :3, 3] += 100
+    bend = bends * torch.rand(2, 4, 3, 6, 6, 6, dtype=torch.float64) if bends else torch.empty(0)
+    # As the loop's precision hands them on.
+    halved = seen._replace(to_mm=moved.float(), bend=bend.float())
+    found = []
+    for half in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            pair = bend[:, 1] if bends else torch.empty(2, 0)
+            found.append((*shared_places(moved[:, 1], size, 64, pair), rows_of(halved).mm))
+    for exact, half in zip(*found, strict=True):
+        assert torch.allclose(exact, half, atol=1e-9)
+    whole = rows_of(seen._replace(to_mm=moved, bend=bend)).mm
+    assert torch.allclose(found[1][2], whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_half_precision(name, size):
+    size = size_for(name, size)
+    method, seen = build(name, "resenc", size), batch(size, views=3)
+    halved = seen._replace(to_mm=seen.to_mm.float(), where=seen.where.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method(halved)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
 def test_at_reads_voxels_exactly():
