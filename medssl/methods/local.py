@@ -2,6 +2,7 @@
 
 The local contrast of Chaitanya et al., NeurIPS 2020, arXiv:2006.10511, with exact positions in place of image
 partitions: every view carries its voxel-to-mm matrix, so the same place is known after any rotation, scale and crop.
+`across` False is their strategy LR, True is LD.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from medssl.methods.relations import info_nce, same
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
+from medssl.views import Batch
 from medssl.views.bend import bent, grid_of, unbent
+from medssl.views.masks import strangers
 
 if TYPE_CHECKING:
     from medssl.methods.method import Bank
@@ -28,7 +31,9 @@ class LocalContrast(nn.Module):
     """InfoNCE over `points` places a scan that lie in its first two views.
 
     Negatives are places of the same scan further than `apart_mm` away; nearer ones are neither. Other scans give no
-    negatives: the same organ of another patient should be allowed to look the same.
+    negatives: the same organ of another patient should be allowed to look the same. With `across` it is asked to: each
+    scan's first view is also set against the second view of another patient, where the places at the same share of the
+    volume's extent are taken for the same. That is true of volumes cut alike around an organ, and of no others.
     """
 
     dense, views, taught = True, 2, ""
@@ -42,32 +47,41 @@ class LocalContrast(nn.Module):
         apart_mm: float = 6.0,
         temperature: float = 0.1,
         width: int = 32,
+        across: bool = False,
     ) -> None:
         super().__init__()
         self.weight, self.points, self.apart_mm, self.temperature = weight, points, apart_mm, temperature
+        self.across = across
         self.head = CONV[trunk.dims](Decoder(trunk).width, width, 1)
 
     def forward(self, bank: Bank) -> torch.Tensor:
-        """The weighted loss of one step; 0 for a scan whose views share fewer than two places."""
-        embedding = self.head(bank.dense()).float()
-        first, second = embedding[: bank.scans], embedding[bank.scans : 2 * bank.scans]
-        losses = []
-        for row in range(bank.scans):
-            to_mm, size = bank.batch.to_mm[:2, row].double(), tuple(embedding.shape[2:])
-            bend = bank.batch.bend[:2, row].double() if bank.batch.bend.numel() else bank.batch.bend.expand(2, 0)
-            here, there = shared_places(to_mm, size, self.points, bend)
-            if len(here) < 2:
-                losses.append(embedding[row].sum() * 0)
-                continue
-            with torch.autocast(to_mm.device.type, enabled=False):
-                mm = bent(bend[0], here, grid_of(size)) @ to_mm[0].T
-            z = torch.cat([at(first[row], here), at(second[row], there)])
-            place = torch.arange(len(here), device=z.device).repeat(2)
-            distance = torch.cdist(mm[:, :3], mm[:, :3]).repeat(2, 2)
-            positive = same(place) & ~torch.eye(len(place), dtype=torch.bool, device=z.device)
-            ignore = (distance < self.apart_mm).to(z.device) & ~positive
-            losses.append(info_nce(z, positive, ignore, self.temperature))
+        """The weighted loss of one step; 0 for views that share fewer than two places."""
+        embedding, batch = self.head(bank.dense()).float(), bank.batch
+        scans = torch.arange(bank.scans)
+        losses = [self._loss(embedding, batch, row, row, batch.to_mm) for row in scans]
+        if self.across:
+            mates = strangers(batch.patient).tolist()
+            losses += [self._loss(embedding, batch, row, mates[row], batch.to_share) for row in scans]
         return self.weight * torch.stack(losses).mean()
+
+    def _loss(self, embedding: torch.Tensor, batch: Batch, row: int, mate: int, maps: torch.Tensor) -> torch.Tensor:
+        """The contrast of scan `row` in its first view with scan `mate` in its second. `maps` (V, B, 4, 4) take both views'
+        voxels to where equal places have equal coordinates.
+        """
+        size, grid = tuple(embedding.shape[2:]), grid_of(tuple(embedding.shape[2:]))
+        bend = torch.stack([batch.bend[0, row], batch.bend[1, mate]]).double() if batch.bend.numel() else NO_BENDS
+        here, there = shared_places(torch.stack([maps[0, row], maps[1, mate]]).double(), size, self.points, bend)
+        if len(here) < 2:
+            return embedding[row].sum() * 0
+        with torch.autocast(here.device.type, enabled=False):
+            mm = bent(bend[0], here, grid) @ batch.to_mm[0, row].double().T
+        z = torch.cat([at(embedding[row], here), at(embedding[batch.x.shape[1] + mate], there)])
+        place = torch.arange(len(here), device=z.device).repeat(2)
+        distance = torch.cdist(mm[:, :3], mm[:, :3]).repeat(2, 2)
+        itself = torch.eye(len(place), dtype=torch.bool, device=z.device)
+        positive = same(place) & ~itself
+        ignore = ((distance < self.apart_mm).to(z.device) | itself) & ~positive
+        return info_nce(z, positive, ignore, self.temperature)
 
 
 def shared_places(

@@ -56,6 +56,8 @@ class Batch(NamedTuple):
     """Values (L, B, C, *s) of small views that lie within the others; empty when the recipe asks for none."""
     facts: Mapping[str, torch.Tensor] = MappingProxyType({})
     """Further facts by name, a number for each value (B,); -1 where it is unknown. None unless a method asks for them."""
+    to_share: torch.Tensor = torch.empty(0)
+    """As `to_mm`, but to shares of the volume's extent, from 0 to 1 along each of its axes (V, B, 4, 4), float64."""
     bend: torch.Tensor = torch.empty(0)
     """Control points of the views' bends (V, B, 3, G, G, G), float64 (see bend.py); empty when the recipe asks for none."""
 
@@ -73,6 +75,7 @@ class Seen(NamedTuple):
 
     x: torch.Tensor
     to_mm: torch.Tensor
+    to_share: torch.Tensor
     where: torch.Tensor
     bend: torch.Tensor
 
@@ -135,7 +138,7 @@ class Steps(Dataset[Batch]):
         rows = self._rows(step)
         scans = [self._scan(rows[place], (self.seed, step, place)) for place in self.places]
         rows = rows[self.places]
-        views, small, to_mm, where, masks, bends = zip(*scans, strict=True)
+        views, small, to_mm, to_share, where, masks, bends = zip(*scans, strict=True)
         target = torch.stack(masks) if self.target == "mask" else torch.empty(0)
         if self.labels is not None:
             target = torch.from_numpy(self.labels[rows])
@@ -144,7 +147,7 @@ class Steps(Dataset[Batch]):
             scanner=torch.from_numpy(self.scanners[rows]), target=target, where=torch.stack(where, 1),
             small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
             facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
-            bend=torch.stack(bends, 1) if bends[0].numel() else torch.empty(0),
+            to_share=torch.stack(to_share, 1), bend=torch.stack(bends, 1) if bends[0].numel() else torch.empty(0),
         )  # fmt: skip
 
     def _rows(self, step: int) -> np.ndarray:
@@ -157,7 +160,7 @@ class Steps(Dataset[Batch]):
         return self._scan(row, (self.seed, 0, row))[0][0]
 
     def _scan(self, row: int, key: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-        """A scan's views, small views, matrices to mm, places in the volume, the label map of the first view, and bends.
+        """A scan's views, small views, matrices to mm and to shares, places in the volume, first label map, and bends.
 
         Every second view is of the scan's partner, if it has one.
         """
@@ -176,8 +179,8 @@ class Steps(Dataset[Batch]):
         whole, small = ([seen[n] for n in sorted(seen) if (n >= SMALL) == inside] for inside in (False, True))
         return (
             torch.stack([one.x for one in whole]), torch.stack([one.x for one in small]) if small else mask,
-            torch.stack([one.to_mm for one in whole]), torch.stack([one.where for one in whole]), mask,
-            torch.stack([one.bend for one in whole]),
+            torch.stack([one.to_mm for one in whole]), torch.stack([one.to_share for one in whole]),
+            torch.stack([one.where for one in whole]), mask, torch.stack([one.bend for one in whole]),
         )  # fmt: skip
 
     def _cut(
@@ -216,9 +219,11 @@ class Steps(Dataset[Batch]):
         mask = torch.empty(0)
         if self.target == "mask":
             mask = _view(self._box(volume_id, "mask", start, stop), spots[0], start, "nearest")[0].long()
+        share = np.diag([*(1 / np.array(shape)), 1.0])
+        share[:3, 3] = 0.5 / np.array(shape)
         return [
             Seen(
-                x, torch.from_numpy(affine @ spot.place),
+                x, torch.from_numpy(affine @ spot.place), torch.from_numpy(share @ spot.place),
                 torch.from_numpy((spot.crops.middle(spot.place, spot.bend) + 0.5) / np.array(shape)), spot.bend,
             )
             for x, spot in zip(cut, spots, strict=True)

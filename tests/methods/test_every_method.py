@@ -21,6 +21,7 @@ METHODS = {
     "rebuild whitened": {"rebuild": {"whiten": "true"}},
     "contrast": {"contrast": {}},
     "local": {"local": {"points": "16", "apart_mm": "3"}},
+    "local across": {"local": {"points": "16", "apart_mm": "3", "across": "true"}},
     "together": {"rebuild": {}, "contrast": {"masked": "true", "weight": "0.5"}, "local": {"points": "16"}},
     "teacher": {"contrast": {"teacher": "true"}, "teacher_half_life": "0.1"},
     "moco": {"contrast": {"teacher": "true", "queue": "16"}, "teacher_half_life": "0.1"},
@@ -56,16 +57,17 @@ def batch(size, views=2, scans=4):
         seen = [sample(box, place, crops.grid) for place in drawn]
         images.append(torch.stack([x if len(size) == 3 else x[..., 0] for x in seen]))
         places.append(torch.from_numpy(np.stack(drawn)))
-    who = torch.arange(scans)
+    who, to_mm = torch.arange(scans), torch.stack(places, 1)
     small = torch.stack(images, 1)[:1, ..., : size[0] // 2, : size[1] // 2, *[slice(0, n // 2) for n in size[2:]]]
     return Batch(
         torch.stack(images, 1),
-        torch.stack(places, 1),
+        to_mm,
         who,
         who // 4,
         torch.empty(0),
         small=small,
         where=torch.from_numpy(rng.random((views, scans, 3))),
+        to_share=torch.diag(1 / torch.tensor([*shape, 1.0])).double() @ to_mm,
     )
 
 
@@ -315,7 +317,7 @@ def test_places_are_found_in_millimetres_under_autocast(size, bends):
 def test_every_method_takes_half_precision(name, size):
     size = size_for(name, size)
     method, seen = build(name, "resenc", size), batch(size, views=3)
-    halved = seen._replace(to_mm=seen.to_mm.float(), where=seen.where.float())
+    halved = seen._replace(to_mm=seen.to_mm.float(), to_share=seen.to_share.float(), where=seen.where.float())
     with torch.autocast("cpu", torch.bfloat16):
         losses = method(halved)
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())

@@ -78,6 +78,7 @@ def test_views_say_where_in_their_volume_they_are():
     middle = torch.cat([torch.full((3,), 3.5, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
     voxel = torch.linalg.inv(torch.from_numpy(AFFINE)) @ batch.to_mm @ middle
     assert torch.allclose(batch.where, (voxel[..., :3] + 0.5) / torch.tensor(shape), atol=1e-9)
+    assert torch.allclose((batch.to_share @ middle)[..., :3], batch.where, atol=1e-9)
 
 
 def test_a_large_volume_is_read_by_the_box_and_gives_the_same_views(monkeypatch):
