@@ -2,12 +2,14 @@
 
 Example: OMP_NUM_THREADS=1 python benchmarks/views.py --rounds 30
 
-Every way makes one view of one channel with the same kinds of changes, each of them always: a random place, a turn of up
+Every way makes one view of one channel with the same kinds of changes, each of them always, or with --often 0.2 as rarely
+as nnU-Net and nnssl turn and zoom (intensity always): a random place, a turn of up
 to 30 degrees about each axis, a zoom of 0.65 to 1.35, mirrors, gain, gamma, Gaussian noise. Each measures its noise in
 a unit of its own, which costs the same. medssl reads the box that the
 view needs from its store; nnU-Net's way reads an enlarged patch (64 to 102, 96 to 154) of a blosc2 file, opened for
 every view; MONAI cuts the same enlarged patch from memory and reads nothing. Cubic is what nnssl uses (batchgenerators,
-third order), linear is what medssl does. All take turns in every round, in random order, on one thread; CPU ms, median.
+third order), linear is what medssl does. All take turns in every round, in random order, on one thread; CPU ms, median
+where every change is always made, else mean: rare changes are most of the cost.
 "Read" is medssl's crop without any change.
 
 Peers are no dependencies: python -m venv peers; peers/bin/pip install -e . blosc2, then
@@ -41,14 +43,14 @@ BAR = 3.0
 """Times a peer's rate that ours must reach."""
 
 
-def ours(folder: Path, shape: tuple[int, int, int], edge: int) -> dict[str, Way]:
+def ours(folder: Path, shape: tuple[int, int, int], edge: int, often: float = 1.0) -> dict[str, Way]:
     """A view with every change, and one that is only read."""
     store = SimpleNamespace(
         shape=lambda _: shape, affine=lambda _: np.eye(4),
         read=lambda _, __, start=None, stop=None: read_array(folder / "image", start, stop),
     )  # fmt: skip
     rows = pd.DataFrame({"volume_id": ["a"], "modality": "CT", "patient_pid": "p", "scanner": "s"})
-    crops = Crops(size=(edge,) * 3, turn=TURN, zoom=ZOOM, flips=(0, 1, 2))
+    crops = Crops(size=(edge,) * 3, turn=TURN, zoom=ZOOM, flips=(0, 1, 2), p=often)
     change = Intensity(gain=GAIN, offset=0.0, gamma=GAMMA, noise=NOISE)
     steps = Steps(store, rows, Views(crops=crops, count=1, intensity=change), batch=1, seed=0)  # type: ignore[arg-type]
     rng, count = np.random.default_rng(0), iter(range(1 << 30))
@@ -60,7 +62,7 @@ def ours(folder: Path, shape: tuple[int, int, int], edge: int) -> dict[str, Way]
     return {"medssl": lambda: steps[next(count)].x[0, 0], "medssl, read": read}
 
 
-def batchgenerators(folder: Path, array: np.ndarray, edge: int) -> dict[str, Way]:
+def batchgenerators(folder: Path, array: np.ndarray, edge: int, often: float = 1.0) -> dict[str, Way]:
     """nnU-Net's loading, then linear (batchgeneratorsv2) or cubic (batchgenerators) geometry; none if not installed."""
     try:
         import blosc2
@@ -80,13 +82,14 @@ def batchgenerators(folder: Path, array: np.ndarray, edge: int) -> dict[str, Way
         cparams={"codec": blosc2.Codec.ZSTD, "clevel": 8, "nthreads": 1},
     )  # fmt: skip
     linear = Linear(
-        (edge,) * 3, 0, False, p_rotation=1, rotation=(-angle, angle), p_scaling=1, scaling=(1 - ZOOM, 1 + ZOOM),
+        (edge,) * 3, 0, False, p_rotation=often, rotation=(-angle, angle), p_scaling=often, scaling=(1 - ZOOM, 1 + ZOOM),
         p_synchronize_scaling_across_axes=1,
     )  # fmt: skip
     turn = (-angle, angle)
     cubic = Cubic(
         (edge,) * 3, None, do_elastic_deform=False, angle_x=turn, angle_y=turn, angle_z=turn,
         scale=(1 - ZOOM, 1 + ZOOM), border_mode_data="constant", order_data=3, random_crop=False,
+        p_rot_per_sample=often, p_scale_per_sample=often,
     )  # fmt: skip
     after = [
         Mirror((0, 1, 2)), Noise((0, NOISE)), Gain((1 - GAIN, 1 + GAIN), True),
@@ -110,7 +113,7 @@ def batchgenerators(folder: Path, array: np.ndarray, edge: int) -> dict[str, Way
     }
 
 
-def monai(array: np.ndarray, edge: int) -> dict[str, Way]:
+def monai(array: np.ndarray, edge: int, often: float = 1.0) -> dict[str, Way]:
     """MONAI's dictionary transforms on a volume in memory, without tracking of metadata."""
     from monai import transforms as m
     from monai.data import set_track_meta
@@ -121,8 +124,8 @@ def monai(array: np.ndarray, edge: int) -> dict[str, Way]:
     chain = m.Compose([
         m.RandSpatialCropd(key, (wide,) * 3, random_size=False),
         m.RandAffined(
-            key, prob=1, rotate_range=(angle,) * 3, scale_range=(ZOOM,) * 3, spatial_size=(edge,) * 3,
-            mode="bilinear", padding_mode="zeros",
+            key, prob=1 - (1 - often) ** 2, rotate_range=(angle,) * 3, scale_range=(ZOOM,) * 3,
+            spatial_size=(edge,) * 3, mode="bilinear", padding_mode="zeros",
         ),
         *(m.RandFlipd(key, prob=0.5, spatial_axis=axis) for axis in range(3)),
         m.RandGaussianNoised(key, prob=1, std=NOISE),
@@ -132,8 +135,11 @@ def monai(array: np.ndarray, edge: int) -> dict[str, Way]:
     return {"MONAI, linear, from memory": lambda: torch.as_tensor(chain({"image": volume})["image"])}
 
 
-def measure(ways: dict[str, Way], edge: int, rounds: int) -> dict[str, float]:
-    """Median CPU milliseconds of a view, by way. Raises when a view has not the size asked for."""
+def measure(ways: dict[str, Way], edge: int, rounds: int, often: float) -> dict[str, float]:
+    """CPU milliseconds of a view, by way: the median, or the mean where views do not cost alike.
+
+    Raises when a view has not the size asked for.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     rng = np.random.default_rng(1)
     for number in range(rounds + 1):  # the first round warms the caches
@@ -145,16 +151,20 @@ def measure(ways: dict[str, Way], edge: int, rounds: int) -> dict[str, float]:
                 raise SystemExit(f"{name}: a view of {tuple(view.shape)}, not of {edge}")
             if number:
                 times[name].append(1e3 * spent)
-    return {name: float(np.median(spent)) for name, spent in times.items()}
+    middle = np.median if often == 1 else np.mean
+    return {name: float(middle(spent)) for name, spent in times.items()}
 
 
 def main() -> None:
     """Nothing; the tables are on standard output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="views of every way (30)")
+    parser.add_argument("--often", type=float, default=1.0, help="share of views that are turned, and zoomed (1)")
     given = parser.parse_args()
     if given.rounds < 1:
         parser.error(f"--rounds {given.rounds}: give 1 or more")
+    if not 0 <= given.often <= 1:
+        parser.error(f"--often {given.often}: give a share from 0 to 1")
     torch.set_num_threads(1)
     draw.CACHE_BYTES = 0  # nothing is kept: every view is read from the disk
     array = (scan((192, 192, 160), 0) / np.float32(1000)).astype(np.float16)
@@ -162,11 +172,12 @@ def main() -> None:
         write_array(Path(folder) / "image", array[None])
         for edge in ENLARGED:
             whole = array.astype(np.float32)
-            ways = ours(Path(folder), array.shape, edge) | batchgenerators(Path(folder), whole, edge)
-            medians = measure(ways | monai(whole, edge), edge, given.rounds)
+            ways = ours(Path(folder), array.shape, edge, given.often)
+            ways |= batchgenerators(Path(folder), whole, edge, given.often) | monai(whole, edge, given.often)
+            costs = measure(ways, edge, given.rounds, given.often)
             sys.stdout.write(f"{edge}^3, {given.rounds} rounds\n{'way':<28}{'ms':>8}{'views/s':>10}{'x medssl':>10}\n")
-            for name, spent in medians.items():
-                ratio = spent / medians["medssl"]
+            for name, spent in costs.items():
+                ratio = spent / costs["medssl"]
                 sys.stdout.write(f"{name:<28}{spent:>8.1f}{1e3 / spent:>10.1f}{ratio:>10.2f}\n")
             sys.stdout.write(f"(a peer is to take at least {BAR:.0f} times medssl's)\n\n")
 

@@ -33,6 +33,7 @@ class Crops:
     volume is cut into so many along the axis `along`; view v lies in part v mod `parts`, views v and v + `parts` on the
     same slice. With `apart_mm`, the views are slabs of one place in the plane, one after the other along `along`, their
     middles so far apart (less where the volume is too short). `bend_mm` is the most by which a view is bent (see bend.py).
+    A view is turned, zoomed and bent each with probability `p` by itself.
     """
 
     size: tuple[int, ...]
@@ -46,6 +47,7 @@ class Crops:
     along: int = 2
     apart_mm: float = 0.0
     bend_mm: float = 0.0
+    p: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -54,6 +56,8 @@ class Crops:
             raise UserError(f"views.mm: {self.mm} has {len(self.mm)} entries, views.size has {len(self.size)}")
         if any(axis not in range(len(self.size)) for axis in self.flips):
             raise UserError(f"views.flips: {self.flips} names an axis that a {len(self.size)}D view lacks; use 0..")
+        if not 0 <= self.p <= 1:
+            raise UserError(f"views.p: {self.p} is not a probability from 0 to 1")
         if not 0 <= self.overlap < 1:
             raise UserError(f"views.overlap: {self.overlap} is not a share from 0 to below 1")
         for name in ("apart_mm", "bend_mm"):
@@ -127,7 +131,8 @@ class Crops:
         """Control points of a random bend of a view (see bend.py); empty when there is none."""
         if not self.bend_mm:
             return STRAIGHT
-        return draw_bend(self.bend_mm, np.linalg.norm((affine @ place)[:3, :3], axis=0), self.grid, rng)
+        most = self.bend_mm if self._happens(rng) else 0.0
+        return draw_bend(most, np.linalg.norm((affine @ place)[:3, :3], axis=0), self.grid, rng)
 
     def draw(
         self,
@@ -142,7 +147,9 @@ class Crops:
         `near` is a volume voxel, and how far from it along each axis the middle of the view may be.
         """
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        step = self._step(affine) * (1 + rng.uniform(-self.zoom, self.zoom))
+        step = self._step(affine)
+        if self._happens(rng):
+            step = step * (1 + rng.uniform(-self.zoom, self.zoom))
         half = (np.array(self.grid) - 1) / 2 * step
         middle = (np.array(shape) - 1) / 2
         room = middle - half
@@ -151,12 +158,19 @@ class Crops:
         if near is not None:
             low, high = np.clip(near[0] - near[1], low, high), np.clip(near[0] + near[1], low, high)
         centre = (low + high) / 2 + rng.uniform(-1, 1, 3) * (high - low) / 2
-        turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
+        turn = np.eye(3)
+        if self._happens(rng):
+            turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
         mirror = np.ones(3)
         for axis in self.flips:
             mirror[axis] = rng.choice([-1.0, 1.0])
         linear = np.diag(1 / spacing) @ turn @ np.diag(spacing) @ np.diag(mirror)
+        if near is None and np.array_equal(step, np.ones(3)) and np.array_equal(turn, np.eye(3)):
+            centre = np.round(centre - half) + half  # the volume's own voxels: nothing is blurred, and it costs a third
         return _about(centre, linear, step, self.grid)
+
+    def _happens(self, rng: np.random.Generator) -> bool:
+        return self.p == 1 or rng.random() < self.p
 
     def _step(self, affine: np.ndarray) -> np.ndarray:
         """Volume voxels between neighbouring view voxels, along each axis."""

@@ -77,10 +77,37 @@ def test_masks_are_not_mixed(rng):
     assert set(sample(box, place, (8, 8, 8), "nearest").unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
 
-@pytest.mark.parametrize("wrong", [{"size": (8,)}, {"size": (8, 8), "mm": (1.0,)}, {"size": (8, 8), "flips": (2,)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": (8,)}, {"size": (8, 8), "mm": (1.0,)}, {"size": (8, 8), "flips": (2,)}, {"size": (8, 8), "p": 1.5}],
+)
 def test_impossible_crops_are_refused(wrong):
     with pytest.raises(UserError, match=r"views\."):
         Crops(**wrong)
+
+
+def test_turns_zooms_and_bends_happen_as_often_as_asked():
+    crops = Crops(size=(8, 8, 8), turn=30, zoom=0.3, bend_mm=0.2, p=0.2)
+    rng, turned, zoomed, bent = np.random.default_rng(0), 0, 0, 0
+    for _ in range(1000):
+        linear = crops.draw((30, 30, 30), np.eye(4), rng)[:3, :3]
+        turned += np.abs(linear - np.diag(np.diag(linear))).max() > 1e-9
+        zoomed += abs(np.linalg.det(linear) - 1) > 1e-9
+        bent += bool(crops.draw_bend(np.eye(4), np.eye(4), rng).any())
+    for count in (turned, zoomed, bent):
+        assert abs(count - 200) < 4 * np.sqrt(1000 * 0.2 * 0.8)
+
+
+@pytest.mark.parametrize("flips", [(), (0, 2)])
+def test_what_is_neither_turned_nor_zoomed_is_the_volume_s_own_voxels(rng, flips):
+    box = rng.normal(size=(1, 12, 11, 10)).astype(np.float32)
+    crops = Crops(size=(6, 5, 4), turn=0, zoom=0, flips=flips)
+    starts = set()
+    for _ in range(50):
+        place = crops.draw(box.shape[1:], np.eye(4), rng)
+        assert set(sample(box, place, crops.grid).flatten().tolist()) <= set(box.flatten().tolist())
+        starts.add(tuple(place[:3, 3]))
+    assert len(starts) > 20
 
 
 def rngs(seed, count):
