@@ -6,11 +6,14 @@ from medssl.trunks import TRUNKS, build_trunk
 from medssl.trunks.decoder import Decoder
 from medssl.views.masks import Masking, spread
 
+CSWIN = {"widths": ["12", "18", "24"], "depths": ["1", "1", "1"]}
 SETTINGS = {
     "resenc": {"widths": ["8", "16", "24"]},
     "mixed resenc": {"widths": ["8", "16", "24"], "norms": ["instance", "instance", "group"]},
     "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
+    "cswin": CSWIN,
+    "bars cswin": {**CSWIN, "shape": "bar"},
 }
 SIZES = [(16, 24), (16, 8, 24)]
 
@@ -18,6 +21,8 @@ SIZES = [(16, 24), (16, 8, 24)]
 def build(name, size, **changes):
     torch.manual_seed(0)
     settings = {"name": name.split()[-1], **SETTINGS[name], **changes}
+    if name.endswith("cswin"):
+        settings.setdefault("strides", [["2"] * len(size), *[["2"] * len(size)] * 2])
     if name == "vit":
         settings.setdefault("patch", ["4"] * len(size))
     return build_trunk(settings, size)
