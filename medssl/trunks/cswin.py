@@ -12,8 +12,6 @@ on its way out.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable
 from typing import Literal, cast
 
 import torch
@@ -73,9 +71,7 @@ class CSWin(nn.Module):
                     f"trunk.widths: {width} does not divide into a group of channels for each of {self.dims} axes; "
                     f"use {-(-width // self.dims) * self.dims}"
                 )
-        self.strides = tuple(
-            itertools.accumulate(steps, lambda a, b: tuple(x * y for x, y in zip(a, b, strict=True)))
-        )
+        self.strides = tuple(itertools.accumulate(steps, lambda a, b: tuple(x * y for x, y in zip(a, b, strict=True))))
         self.cell = self.strides[-1]
         self.hidden = nn.Parameter(torch.zeros(channels))
         before = (channels, *widths[:-1])
@@ -186,12 +182,13 @@ def windows_of(width: tuple[int, ...], shape: Shape) -> tuple[tuple[int, ...], .
     return tuple(tuple(0 if a == along else width[a] for a in axes) for along in axes)
 
 
-def safely(layer: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def safely(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What a convolution makes of x (B, W, *S), in float32 where a CPU's bfloat16 gradients cannot be trusted."""
-    if x.device.type == "cpu" and min(x.shape[2:]) < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
+    least = min(-(-n // step) for n, step in zip(x.shape[2:], cast(tuple[int, ...], conv.stride), strict=True))
+    if x.device.type == "cpu" and least < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
-            return layer(x.float())
-    return layer(x)
+            return cast(torch.Tensor, conv(x.float()))
+    return cast(torch.Tensor, conv(x))
 
 
 def _cut(x: torch.Tensor, window: tuple[int, ...]) -> torch.Tensor:
