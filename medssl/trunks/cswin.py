@@ -72,7 +72,7 @@ class CSWin(nn.Module):
                     f"use {-(-width // self.dims) * self.dims}"
                 )
         self.strides = tuple(itertools.accumulate(steps, lambda a, b: tuple(x * y for x, y in zip(a, b, strict=True))))
-        self.cell = self.strides[-1]
+        self.cell, self.kernels = self.strides[-1], ((3,) * self.dims,) * len(widths)
         self.hidden = nn.Parameter(torch.zeros(channels))
         before = (channels, *widths[:-1])
         self.shrinks = nn.ModuleList(Shrink(a, b, step) for a, b, step in zip(before, widths, steps, strict=True))

@@ -2,7 +2,7 @@
 
 The layout of the residual encoders of nnU-Net (Isensee et al., MICCAI 2024, arXiv:2404.09556): a stem at full
 resolution, then stages of residual blocks, each after the first opened by a strided convolution. Strides are given for
-each axis, so that thick slices are not pooled before the plane is.
+each axis, so that thick slices are not pooled before the plane is; kernels likewise, so that they are not mixed before.
 Differs: pre-activation is not used and the norm is followed by a leaky ReLU throughout, in 2D and 3D alike.
 """
 
@@ -29,12 +29,15 @@ GROUP = 16
 Norm = Literal["instance", "group"]
 
 SAFE_BFLOAT16_EXTENT = 3
-"""Extent in voxels below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient of a 3D
-convolution is garbage when its input is two voxels deep (relative error 1 or nan, where other extents have 0.003)."""
+"""Extent in voxels of the output below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient
+of a 3D convolution is then garbage for some channels and kernels (relative error 1 or nan, where other extents have 0.003),
+and that of a strided one writes past its memory, which ends the process. With kernels of 1 along some axes too."""
 
 
 class ResEnc(nn.Module):
-    """A pyramid of `len(widths)` levels. `strides` has one entry a level, for all axes or for each; the first is 1.
+    """A pyramid of `len(widths)` levels. `strides` has one entry a level, of a number for each axis; the first is 1.
+    `kernels` likewise, odd numbers, 3 by default: where slices are thick, (3, 3, 1) until the plane is pooled to their
+    thickness, which `medssl plan` writes.
 
     What a hidden cell held cannot reach any feature. `hide` "token" puts `hidden`, a learned value, in its place before
     the first convolution. "sparse" (SparK: Tian et al., ICLR 2023, arXiv:2301.03580) keeps hidden cells at zero through
@@ -61,12 +64,17 @@ class ResEnc(nn.Module):
         blocks: int = 1,
         hide: Literal["token", "sparse"] = "token",
         norms: tuple[Norm, ...] = (),
+        kernels: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
         steps = strides or tuple((1 if level == 0 else 2,) * self.dims for level in range(len(widths)))
         if len(steps) != len(widths) or any(len(step) != self.dims for step in steps):
             raise UserError(f"trunk.strides: {steps} needs one entry of {self.dims} numbers for each of {widths}")
+        self.kernels = kernels or tuple((3,) * self.dims for _ in widths)
+        odd = all(len(kernel) == self.dims and all(n > 0 and n % 2 for n in kernel) for kernel in self.kernels)
+        if len(self.kernels) != len(widths) or not odd:
+            raise UserError(f"trunk.kernels: {kernels} needs one entry of {self.dims} odd numbers for each of {widths}")
         kinds: list[Norm] = [*norms] or ["instance" for _ in widths]
         if len(kinds) != len(widths):
             raise UserError(f"trunk.norms: {list(norms)} needs one entry for each of the {len(widths)} levels {widths}")
@@ -82,11 +90,13 @@ class ResEnc(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    Residual(self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims, norm)
+                    Residual(
+                        self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims, norm, kernel
+                    )
                     for n in range(blocks + 1)
                 )
             )
-            for a, b, step, norm in zip(before, widths, steps, kinds, strict=True)
+            for a, b, step, norm, kernel in zip(before, widths, steps, kinds, self.kernels, strict=True)
         )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
@@ -129,16 +139,26 @@ def _filled(x: torch.Tensor, seen: torch.Tensor, value: torch.Tensor) -> torch.T
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first may stride, and then the shortcut averages."""
+    """Two convolutions, 3x3 by default, beside a shortcut; the first may stride, and then the shortcut averages."""
 
-    def __init__(self, dims: int, before: int, after: int, stride: tuple[int, ...], norm: Norm = "instance") -> None:
+    def __init__(
+        self,
+        dims: int,
+        before: int,
+        after: int,
+        stride: tuple[int, ...],
+        norm: Norm = "instance",
+        kernel: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         conv, self.stride = CONV[dims], stride
+        kernel = kernel or (3,) * dims
+        margin = tuple(n // 2 for n in kernel)
         self.body = nn.Sequential(
-            conv(before, after, 3, stride, padding=1, bias=False),
+            conv(before, after, kernel, stride, margin, bias=False),
             _norm(norm, dims, after),
             nn.LeakyReLU(0.01),
-            conv(after, after, 3, padding=1, bias=False),
+            conv(after, after, kernel, padding=margin, bias=False),
             _norm(norm, dims, after),
         )
         shrink: nn.Module = POOL[dims](stride, stride) if max(stride) > 1 else nn.Identity()

@@ -11,6 +11,8 @@ SETTINGS = {
     "resenc": {"widths": ["8", "16", "24"]},
     "mixed resenc": {"widths": ["8", "16", "24"], "norms": ["instance", "instance", "group"]},
     "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
+    "thick resenc": {"widths": ["8", "16", "24"]},
+    "sparse thick resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
     "cswin": CSWIN,
     "bars cswin": {**CSWIN, "shape": "bar"},
@@ -21,6 +23,10 @@ SIZES = [(16, 24), (16, 8, 24)]
 def build(name, size, **changes):
     torch.manual_seed(0)
     settings = {"name": name.split()[-1], **SETTINGS[name], **changes}
+    if "thick" in name:
+        flat = ["1", *["3"] * (len(size) - 1)]
+        settings.setdefault("kernels", [flat, flat, ["3"] * len(size)])
+        settings.setdefault("strides", [["1"] * len(size), ["1", *["2"] * (len(size) - 1)], ["2"] * len(size)])
     if name.endswith("cswin"):
         settings.setdefault("strides", [["2"] * len(size), *[["2"] * len(size)] * 2])
     if name == "vit":
@@ -100,6 +106,9 @@ def test_anisotropic_strides_leave_the_thick_axis_alone():
         ({"name": "resenc", "widths": ["8", "8", "8"]}, (18, 16), "not a multiple"),
         ({"name": "resenc", "strides": [["1", "1"]]}, (16, 16), "trunk.strides"),
         ({"name": "resenc", "norms": ["group", "instance"]}, (16, 16), "trunk.norms.*4 levels"),
+        ({"name": "resenc", "kernels": [["3", "3"]]}, (16, 16), "trunk.kernels.*2 odd numbers"),
+        ({"name": "resenc", "widths": ["8"], "kernels": [["3", "2"]]}, (16, 16), "trunk.kernels.*2 odd numbers"),
+        ({"name": "resenc", "widths": ["8"], "kernels": [["3", "3", "3"]]}, (16, 16), "trunk.kernels"),
         ({"name": "vit", "patch": ["5", "5"]}, (16, 16), "does not tile"),
         ({"name": "vit", "patch": ["4", "4"], "width": "25"}, (16, 16), "does not divide"),
     ],
@@ -109,13 +118,51 @@ def test_a_trunk_that_cannot_be_built_says_why(section, size, message):
         build_trunk(section, size)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+def deepened(state):
+    """The weights of a 2D network as those of a 3D one whose kernels are one slice deep."""
+    return {name: value[:, :, None] if value.ndim == 4 else value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("hide", ["token", "sparse"])
+def test_a_volume_of_one_slice_is_the_picture_where_kernels_are_flat(hide):
+    section = {"name": "resenc", "widths": ["4", "6", "8"], "hide": hide}
+    flat = build_trunk(section, (16, 16))
+    steps = [["1", "1", "1"], ["1", "2", "2"], ["1", "2", "2"]]
+    deep = build_trunk({**section, "strides": steps, "kernels": [["1", "3", "3"]] * 3}, (1, 16, 16))
+    deep.load_state_dict(deepened(flat.state_dict()))
+    decoders = [Decoder(trunk) for trunk in (flat, deep)]
+    decoders[1].load_state_dict(deepened(decoders[0].state_dict()))
+    x = torch.randn(2, 1, 16, 16)
+    mask = Masking(ratio=0.5).draw(x, flat.cell)
+    picture, slab = flat(x, mask), deep(x[:, :, None], mask[:, None])
+    for a, b in zip(picture.pyramid, slab.pyramid, strict=True):
+        assert torch.allclose(a, b[:, :, 0], atol=1e-5)
+    assert torch.allclose(decoders[0](picture, (16, 16)), decoders[1](slab, (1, 16, 16))[:, :, 0], atol=1e-5)
+
+
+def test_flat_kernels_leave_the_slices_beside_alone():
+    """Norms are of the whole volume, so that the convolutions are looked at by themselves."""
+    torch.manual_seed(0)
+    trunk = build("thick resenc", (8, 8, 8))
+    convolutions = [m for m in trunk.modules() if isinstance(m, torch.nn.Conv3d) and max(m.kernel_size) > 1]
+    assert [m.kernel_size[0] for m in convolutions] == [1] * 8 + [3] * 4
+    for conv in convolutions:
+        x = torch.randn(1, conv.in_channels, 5, 6, 6)
+        changed = x.clone()
+        changed[:, :, 2] += 1
+        differs = (conv(x) != conv(changed)).any(1)[0].flatten(1).any(1)
+        slices = set((differs.nonzero().flatten() * conv.stride[0]).tolist())
+        assert slices == ({2} if conv.kernel_size[0] == 1 else {1, 2, 3} if conv.stride[0] == 1 else {2})
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (3, 3, 1)], ids=str)
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (2, 2, 1)], ids=str)
 @pytest.mark.parametrize("extent", [(2, 6, 6), (6, 2, 6), (4, 6, 6), (3, 4, 4)])
-def test_bfloat16_gradients_are_those_of_float32_at_every_extent(extent, stride):
+def test_bfloat16_gradients_are_those_of_float32_at_every_extent(extent, stride, kernel):
     from medssl.trunks.resenc import Residual
 
     torch.manual_seed(0)
-    block, x = Residual(3, 32, 32, (stride,) * 3), torch.randn(8, 32, *extent)
+    block, x = Residual(3, 32, 32, stride, kernel=kernel), torch.randn(8, 32, *extent)
     gradients = []
     for half in (False, True):
         block.zero_grad()
