@@ -9,7 +9,6 @@ Differs: pre-activation is not used and the norm is followed by a leaky ReLU thr
 # B batch, W width, *S space
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, cast
 
 import torch
@@ -24,9 +23,9 @@ INSTANCE: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 GROUP = 16
-"""Channels that share a mean and a variance, where the norm is by group."""
+"""Most channels that share a mean and a variance, where the norm is by group; fewer if it does not divide the width."""
 
-Norm = Literal["instance", "group"]
+Norm = Literal["instance", "group", "ibn"]
 
 SAFE_BFLOAT16_EXTENT = 3
 """Extent in voxels of the output below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient
@@ -50,8 +49,10 @@ class ResEnc(nn.Module):
     learns fast from labels, but the mean over a channel, which is what `pooled` holds, then says little until labels teach
     it to. "group" (Wu and He, ECCV 2018, arXiv:1803.08494) takes the mean of several channels off and leaves how they
     differ: frozen features tell more, and learning from labels alone is slower. Fine levels by instance and coarse ones by
-    group is the mean of both: appearance goes early, what was seen stays (Pan et al., ECCV 2018, arXiv:1807.09441, mix
-    likewise).
+    group is the mean of both: appearance goes early, what was seen stays. "ibn" mixes within a level (IBN-a: Pan et al.,
+    ECCV 2018, arXiv:1807.09441, who use it in all levels but the last): the first norm of each block is by instance for the
+    first half of the channels and by group for the others, the norms that meet the shortcut are by group. Differs: by group
+    and not by batch, as batches of volumes are small. Where a voxel's value is the signal, as in CT, take none by instance.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class ResEnc(nn.Module):
     def _check(self, size: tuple[int, ...]) -> None:
         """Nothing; raises UserError where an instance norm would have the spread of a single voxel to divide by."""
         for step, norm in zip(self.strides, self.norms, strict=True):
-            if norm == "instance" and all(n <= one for n, one in zip(size, step, strict=True)):
+            if norm != "group" and all(n <= one for n, one in zip(size, step, strict=True)):
                 raise UserError(
                     f"trunk.strides: {step} in all leave one voxel of a view of {size}, which has no spread to norm by; "
                     "enlarge views.size (or views.small.size), use fewer levels or strides, or group in trunk.norms there"
@@ -154,16 +155,17 @@ class Residual(nn.Module):
         conv, self.stride = CONV[dims], stride
         kernel = kernel or (3,) * dims
         margin = tuple(n // 2 for n in kernel)
+        met: Norm = "group" if norm == "ibn" else norm
         self.body = nn.Sequential(
             conv(before, after, kernel, stride, margin, bias=False),
             _norm(norm, dims, after),
             nn.LeakyReLU(0.01),
             conv(after, after, kernel, padding=margin, bias=False),
-            _norm(norm, dims, after),
+            _norm(met, dims, after),
         )
         shrink: nn.Module = POOL[dims](stride, stride) if max(stride) > 1 else nn.Identity()
         # Without a norm here the scanner's brightness would run past every norm of the body, straight into the features.
-        widen = [conv(before, after, 1, bias=False), _norm(norm, dims, after)] if before != after else []
+        widen = [conv(before, after, 1, bias=False), _norm(met, dims, after)] if before != after else []
         self.shortcut = nn.Sequential(shrink, *widen)
         self.act = nn.LeakyReLU(0.01)
 
@@ -178,16 +180,32 @@ class Residual(nn.Module):
         return self.act(_on_seen(self.body, x, seen) + _on_seen(self.shortcut, x, seen))
 
 
+class HalfInstance(nn.Module):
+    """The first half of the channels normed by instance, the others by group."""
+
+    def __init__(self, dims: int, width: int) -> None:
+        super().__init__()
+        self.widths = (width // 2, width - width // 2)
+        self.parts = nn.ModuleList([_norm("instance", dims, self.widths[0]), _norm("group", dims, self.widths[1])])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B, W, *S), normed."""
+        return torch.cat([norm(half) for norm, half in zip(self.parts, x.split(self.widths, 1), strict=True)], 1)
+
+
 def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
+    if kind == "ibn":
+        return HalfInstance(dims, width)
     if kind == "group":
-        return nn.GroupNorm(width // math.gcd(GROUP, width), width)
+        shared = max(n for n in range(1, GROUP + 1) if width % n == 0)
+        return nn.GroupNorm(width // shared, width)
     return cast(nn.Module, INSTANCE[dims](width, affine=True))
 
 
 def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """What the layers make of seen voxels; all others are zero after each of them."""
     for layer in layers:
-        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm)
+        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm | HalfInstance)
         x = _norm_of_seen(layer, x, seen) if normed else layer(x)
         if not isinstance(layer, nn.LeakyReLU):  # which keeps zeros
             x = x * spread(seen, tuple(x.shape[2:]))
@@ -196,6 +214,9 @@ def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torc
 
 def _norm_of_seen(norm: nn.Module, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """The norm by the mean and variance of the seen voxels; anything at the others. InstanceNorm is of groups of one."""
+    if isinstance(norm, HalfInstance):
+        halves = zip(norm.parts, x.split(norm.widths, 1), strict=True)
+        return torch.cat([_norm_of_seen(part, half, seen) for part, half in halves], 1)
     groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
     full = x.float().unflatten(1, (groups, -1))
     axes, shape = tuple(range(2, full.ndim)), (1, -1, *[1] * (x.ndim - 2))

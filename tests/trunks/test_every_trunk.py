@@ -11,6 +11,7 @@ SETTINGS = {
     "resenc": {"widths": ["8", "16", "24"]},
     "mixed resenc": {"widths": ["8", "16", "24"], "norms": ["instance", "instance", "group"]},
     "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
+    "ibn resenc": {"widths": ["8", "16", "24"], "norms": ["ibn", "ibn", "group"]},
     "thick resenc": {"widths": ["8", "16", "24"]},
     "sparse thick resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
@@ -118,6 +119,34 @@ def test_a_trunk_that_cannot_be_built_says_why(section, size, message):
         build_trunk(section, size)
 
 
+@pytest.mark.parametrize("size", SIZES, ids=["2D", "3D"])
+def test_half_of_the_channels_forget_their_scale_and_half_keep_how_they_differ(size):
+    from medssl.trunks.resenc import HalfInstance
+
+    torch.manual_seed(0)
+    dims, x = len(size), torch.randn(2, 6, *size)
+    norm, axes = HalfInstance(dims, 6), tuple(range(2, 2 + dims))
+    own, together = (x[:, :3], axes), (x[:, 3:], (1, *axes))  # three channels are one group
+    by_hand = [
+        (half - half.mean(over, keepdim=True)) / (half.var(over, correction=0, keepdim=True) + 1e-5).sqrt()
+        for half, over in (own, together)
+    ]
+    assert torch.allclose(norm(x), torch.cat(by_hand, 1), atol=1e-5)
+    # A scanner's gain and offset for each channel.
+    changed = norm(x * torch.arange(1, 7).view(1, -1, *[1] * dims) + 5)
+    assert torch.allclose(changed[:, :3], norm(x)[:, :3], atol=1e-4)
+    assert not torch.allclose(changed[:, 3:], norm(x)[:, 3:], atol=0.1)
+
+
+def test_the_first_norm_of_a_block_is_halved_and_those_that_meet_the_shortcut_are_by_group():
+    trunk = build("ibn resenc", (16, 24))
+    kinds = {"HalfInstance": "ibn", "GroupNorm": "group"}
+    for stage, norm in zip(trunk.stages, ("ibn", "ibn", "group"), strict=True):
+        for block in stage:
+            assert [kinds[type(block.body[n]).__name__] for n in (1, 4)] == [norm, "group"]
+        assert type(stage[0].shortcut[2]).__name__ == "GroupNorm"
+
+
 def deepened(state):
     """The weights of a 2D network as those of a 3D one whose kernels are one slice deep."""
     return {name: value[:, :, None] if value.ndim == 4 else value for name, value in state.items()}
@@ -196,5 +225,14 @@ def test_a_view_of_which_one_voxel_is_left_is_refused_where_it_has_no_norm(size)
     with pytest.raises(UserError, match="one voxel of a view"):
         build_trunk(section, small)
     assert trunk(torch.randn(2, 1, 16, *small[1:])).pooled.isfinite().all()  # two voxels have a spread
+    with pytest.raises(UserError, match="one voxel of a view"):
+        build_trunk({**section, "norms": ["ibn"] * 4}, small)
     grouped = build_trunk({**section, "norms": ["instance", "instance", "instance", "group"]}, size)
     assert grouped(torch.randn(2, 1, *small)).pooled.isfinite().all()
+
+
+@pytest.mark.parametrize(("width", "groups"), [(6, 1), (16, 1), (20, 2), (24, 2), (32, 2), (48, 3)])
+def test_a_group_has_as_many_channels_as_divide_the_width_but_not_more_than_16(width, groups):
+    from medssl.trunks.resenc import _norm
+
+    assert _norm("group", 2, width).num_groups == groups

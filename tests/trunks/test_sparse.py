@@ -7,13 +7,13 @@ from torch import nn
 from medssl.methods import build_method
 from medssl.methods.rebuild import whitened
 from medssl.trunks import build_trunk
-from medssl.trunks.resenc import ResEnc
+from medssl.trunks.resenc import HalfInstance, ResEnc, _norm_of_seen
 from medssl.views.masks import spread
 
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 
 
-NORMS = ["instance", "group"]
+NORMS = ["instance", "group", "ibn"]
 
 
 def trunk_of(size, hide, norm="instance", depth=3):
@@ -67,15 +67,15 @@ def test_norms_are_those_of_the_seen_voxels_gathered(size, norm):
     seen = ~spread(mask, size)
     inside = block.body[0](x * seen) * seen
     norm = block.body[1]
-    from medssl.trunks.resenc import _norm_of_seen
-
     found = _norm_of_seen(norm, inside, ~mask)
     for row in range(3):
         gathered = inside[row][:, seen[row, 0]]  # (W, seen voxels)
-        if isinstance(norm, nn.GroupNorm):
-            plain = norm(gathered[None])[0]
-        else:
-            plain = nn.functional.instance_norm(gathered[None], weight=norm.weight, bias=norm.bias, eps=norm.eps)[0]
+        parts = norm.parts if isinstance(norm, HalfInstance) else [norm]
+        plain = torch.cat([
+            part(some[None])[0] if isinstance(part, nn.GroupNorm)
+            else nn.functional.instance_norm(some[None], weight=part.weight, bias=part.bias, eps=part.eps)[0]
+            for part, some in zip(parts, gathered.chunk(len(parts)), strict=True)
+        ])  # fmt: skip
         assert torch.allclose(found[row][:, seen[row, 0]], plain, atol=1e-5)
 
 
