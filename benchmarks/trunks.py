@@ -9,6 +9,8 @@ its own that takes two steps of one way, and what such a process holds before it
 
 ViT      (64, 64, 64) in patches of 8^3, width 384, depth 8: all 512 tokens, or 75 % dropped
 CNN      widths 16 to 128, each level halves the grid: nothing hidden, or shares of 16^3 cells hidden, dense and sparse
+alike    trunks of about 14 M weights: the ViT, a CNN whose first level has every voxel, a CSWin whose first has cells of 4^3
+         (the depths 1, 2, 21, 1 of the paper's Tiny at three quarters of its widths), by slabs and by bars; and of 2^3
 large    widths and depth that come near the 102 M weights of nnssl's MAE with ResEnc-L at the same 64^3
 """
 
@@ -37,6 +39,9 @@ BATCH = 2
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.75, 0.9)
 VIT = {"name": "vit", "patch": ["8", "8", "8"], "width": "384", "depth": "8", "heads": "6"}
 CNN = {"name": "resenc", "widths": ["16", "32", "64", "96", "128"]}
+ALIKE = {"name": "resenc", "widths": ["32", "64", "128", "256", "256"]}
+CSWIN = {"name": "cswin", "widths": ["48", "96", "192", "384"], "depths": ["1", "2", "21", "1"]}
+FINE = {"strides": [["2"] * 3] * 4}
 LARGE = {"name": "resenc", "widths": ["32", "64", "128", "256", "320", "320"], "blocks": "4"}
 
 Step = Callable[[], object]
@@ -96,6 +101,15 @@ def ways() -> dict[str, dict[str, Callable[[], tuple[nn.Module, Step]]]]:
             "dense, nothing hidden": lambda: trunk_step(CNN, None),
             "dense, 60 % hidden": lambda: trunk_step(CNN, 0.6),
             **{f"sparse, {ratio:.0%} hidden": lambda r=ratio: trunk_step(sparse, r) for ratio in RATIOS},
+        },
+        "trunks alike": {
+            "ViT, all tokens": lambda: trunk_step(VIT, None),
+            "ViT, 75 % dropped": lambda: trunk_step(VIT, DROP),
+            "CNN": lambda: trunk_step(ALIKE, None),
+            "CSWin, slabs": lambda: trunk_step(CSWIN, None),
+            "CSWin, bars": lambda: trunk_step(CSWIN | {"shape": "bar"}, None),
+            "CSWin, slabs, 2^3": lambda: trunk_step(CSWIN | FINE, None),
+            "CSWin, bars, 2^3": lambda: trunk_step(CSWIN | FINE | {"shape": "bar"}, None),
         },
         "whole method, CNN": {
             "MAE, 60 % hidden": lambda: method_step(CNN, 0.6),

@@ -46,7 +46,7 @@ def layers_of(trunk: nn.Module) -> tuple[Layer, ...]:
     """
     found = []
     for name, module in trunk.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and min(module.kernel_size) > 1:
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and max(module.kernel_size) > 1:
             weight = module.weight.detach().float().cpu().numpy()
             found.append(Layer(name=name, filters=len(weight), dead=dead_filters(weight), variety=variety(weight)))
     return tuple(found)

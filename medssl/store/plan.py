@@ -73,6 +73,7 @@ class Plan:
                 "channels": self.channels,
                 "widths": list(self.widths),
                 "strides": [list(stride) for stride in self.strides],
+                "kernels": [list(kernel) for kernel in self.kernels],
             },
         }
 

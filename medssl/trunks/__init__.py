@@ -7,13 +7,14 @@ from typing import Any
 
 from medssl.errors import UserError
 from medssl.recipe import make
+from medssl.trunks.cswin import CSWin
 from medssl.trunks.features import Features, Trunk
 from medssl.trunks.resenc import ResEnc
 from medssl.trunks.vit import ViT
 
-TRUNKS: dict[str, Callable[..., Trunk]] = {"resenc": ResEnc, "vit": ViT}
+TRUNKS: dict[str, Callable[..., Trunk]] = {"resenc": ResEnc, "vit": ViT, "cswin": CSWin}
 
-__all__ = ["TRUNKS", "Features", "ResEnc", "Trunk", "ViT", "build_trunk"]
+__all__ = ["TRUNKS", "CSWin", "Features", "ResEnc", "Trunk", "ViT", "build_trunk"]
 
 
 def build_trunk(section: Mapping[str, Any], size: tuple[int, ...]) -> Trunk:

@@ -1,8 +1,8 @@
 """U-Net decoder: from any trunk's pyramid back to a vector for each voxel.
 
 Ronneberger et al., MICCAI 2015, arXiv:1505.04597. Differs: grids are read from the features, so one decoder serves a
-residual pyramid with anisotropic strides and a plain ViT, whose two levels share one stride and which is then enlarged
-twofold at a time down to the voxels.
+residual pyramid with anisotropic strides and kernels and a plain ViT, whose two levels share one stride and which is then
+enlarged twofold at a time down to the voxels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Decoder(nn.Module):
         dims, widths = trunk.dims, list(trunk.widths)
         self.mode = "trilinear" if dims == 3 else "bilinear"
         self.mixes = nn.ModuleList(
-            Residual(dims, coarse + own, own, (1,) * dims) for own, coarse in itertools.pairwise(widths)
+            Residual(dims, coarse + own, own, (1,) * dims, kernel=kernel)
+            for (own, coarse), kernel in zip(itertools.pairwise(widths), trunk.kernels[:-1], strict=True)
         )
         self.finish = nn.ModuleList()
         self.width = widths[0]

@@ -41,6 +41,10 @@ class Trunk(Protocol):
         """Voxels that a cell of each level covers, along each axis."""
 
     @property
+    def kernels(self) -> tuple[tuple[int, ...], ...]:
+        """Odd extents, in cells of each level along each axis, of the convolutions that suit it."""
+
+    @property
     def cell(self) -> tuple[int, ...]:
         """Voxels that a cell of the mask covers, along each axis."""
 

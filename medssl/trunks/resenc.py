@@ -2,14 +2,13 @@
 
 The layout of the residual encoders of nnU-Net (Isensee et al., MICCAI 2024, arXiv:2404.09556): a stem at full
 resolution, then stages of residual blocks, each after the first opened by a strided convolution. Strides are given for
-each axis, so that thick slices are not pooled before the plane is.
+each axis, so that thick slices are not pooled before the plane is; kernels likewise, so that they are not mixed before.
 Differs: pre-activation is not used and the norm is followed by a leaky ReLU throughout, in 2D and 3D alike.
 """
 
 # B batch, W width, *S space
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, cast
 
 import torch
@@ -24,17 +23,20 @@ INSTANCE: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 GROUP = 16
-"""Channels that share a mean and a variance, where the norm is by group."""
+"""Most channels that share a mean and a variance, where the norm is by group; fewer if it does not divide the width."""
 
-Norm = Literal["instance", "group"]
+Norm = Literal["instance", "group", "ibn"]
 
 SAFE_BFLOAT16_EXTENT = 3
-"""Extent in voxels below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient of a 3D
-convolution is garbage when its input is two voxels deep (relative error 1 or nan, where other extents have 0.003)."""
+"""Extent in voxels of the output below which a CPU convolution runs in float32: with torch 2.13 the bfloat16 weight gradient
+of a 3D convolution is then garbage for some channels and kernels (relative error 1 or nan, where other extents have 0.003),
+and that of a strided one writes past its memory, which ends the process. With kernels of 1 along some axes too."""
 
 
 class ResEnc(nn.Module):
-    """A pyramid of `len(widths)` levels. `strides` has one entry a level, for all axes or for each; the first is 1.
+    """A pyramid of `len(widths)` levels. `strides` has one entry a level, of a number for each axis; the first is 1.
+    `kernels` likewise, odd numbers, 3 by default: where slices are thick, (3, 3, 1) until the plane is pooled to their
+    thickness, which `medssl plan` writes.
 
     What a hidden cell held cannot reach any feature. `hide` "token" puts `hidden`, a learned value, in its place before
     the first convolution. "sparse" (SparK: Tian et al., ICLR 2023, arXiv:2301.03580) keeps hidden cells at zero through
@@ -47,8 +49,10 @@ class ResEnc(nn.Module):
     learns fast from labels, but the mean over a channel, which is what `pooled` holds, then says little until labels teach
     it to. "group" (Wu and He, ECCV 2018, arXiv:1803.08494) takes the mean of several channels off and leaves how they
     differ: frozen features tell more, and learning from labels alone is slower. Fine levels by instance and coarse ones by
-    group is the mean of both: appearance goes early, what was seen stays (Pan et al., ECCV 2018, arXiv:1807.09441, mix
-    likewise).
+    group is the mean of both: appearance goes early, what was seen stays. "ibn" mixes within a level (IBN-a: Pan et al.,
+    ECCV 2018, arXiv:1807.09441, who use it in all levels but the last): the first norm of each block is by instance for the
+    first half of the channels and by group for the others, the norms that meet the shortcut are by group. Differs: by group
+    and not by batch, as batches of volumes are small. Where a voxel's value is the signal, as in CT, take none by instance.
     """
 
     def __init__(
@@ -61,12 +65,17 @@ class ResEnc(nn.Module):
         blocks: int = 1,
         hide: Literal["token", "sparse"] = "token",
         norms: tuple[Norm, ...] = (),
+        kernels: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
         steps = strides or tuple((1 if level == 0 else 2,) * self.dims for level in range(len(widths)))
         if len(steps) != len(widths) or any(len(step) != self.dims for step in steps):
             raise UserError(f"trunk.strides: {steps} needs one entry of {self.dims} numbers for each of {widths}")
+        self.kernels = kernels or tuple((3,) * self.dims for _ in widths)
+        odd = all(len(kernel) == self.dims and all(n > 0 and n % 2 for n in kernel) for kernel in self.kernels)
+        if len(self.kernels) != len(widths) or not odd:
+            raise UserError(f"trunk.kernels: {kernels} needs one entry of {self.dims} odd numbers for each of {widths}")
         kinds: list[Norm] = [*norms] or ["instance" for _ in widths]
         if len(kinds) != len(widths):
             raise UserError(f"trunk.norms: {list(norms)} needs one entry for each of the {len(widths)} levels {widths}")
@@ -82,11 +91,13 @@ class ResEnc(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    Residual(self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims, norm)
+                    Residual(
+                        self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims, norm, kernel
+                    )
                     for n in range(blocks + 1)
                 )
             )
-            for a, b, step, norm in zip(before, widths, steps, kinds, strict=True)
+            for a, b, step, norm, kernel in zip(before, widths, steps, kinds, self.kernels, strict=True)
         )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
@@ -109,7 +120,7 @@ class ResEnc(nn.Module):
     def _check(self, size: tuple[int, ...]) -> None:
         """Nothing; raises UserError where an instance norm would have the spread of a single voxel to divide by."""
         for step, norm in zip(self.strides, self.norms, strict=True):
-            if norm == "instance" and all(n <= one for n, one in zip(size, step, strict=True)):
+            if norm != "group" and all(n <= one for n, one in zip(size, step, strict=True)):
                 raise UserError(
                     f"trunk.strides: {step} in all leave one voxel of a view of {size}, which has no spread to norm by; "
                     "enlarge views.size (or views.small.size), use fewer levels or strides, or group in trunk.norms there"
@@ -129,21 +140,32 @@ def _filled(x: torch.Tensor, seen: torch.Tensor, value: torch.Tensor) -> torch.T
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first may stride, and then the shortcut averages."""
+    """Two convolutions, 3x3 by default, beside a shortcut; the first may stride, and then the shortcut averages."""
 
-    def __init__(self, dims: int, before: int, after: int, stride: tuple[int, ...], norm: Norm = "instance") -> None:
+    def __init__(
+        self,
+        dims: int,
+        before: int,
+        after: int,
+        stride: tuple[int, ...],
+        norm: Norm = "instance",
+        kernel: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         conv, self.stride = CONV[dims], stride
+        kernel = kernel or (3,) * dims
+        margin = tuple(n // 2 for n in kernel)
+        met: Norm = "group" if norm == "ibn" else norm
         self.body = nn.Sequential(
-            conv(before, after, 3, stride, padding=1, bias=False),
+            conv(before, after, kernel, stride, margin, bias=False),
             _norm(norm, dims, after),
             nn.LeakyReLU(0.01),
-            conv(after, after, 3, padding=1, bias=False),
-            _norm(norm, dims, after),
+            conv(after, after, kernel, padding=margin, bias=False),
+            _norm(met, dims, after),
         )
         shrink: nn.Module = POOL[dims](stride, stride) if max(stride) > 1 else nn.Identity()
         # Without a norm here the scanner's brightness would run past every norm of the body, straight into the features.
-        widen = [conv(before, after, 1, bias=False), _norm(norm, dims, after)] if before != after else []
+        widen = [conv(before, after, 1, bias=False), _norm(met, dims, after)] if before != after else []
         self.shortcut = nn.Sequential(shrink, *widen)
         self.act = nn.LeakyReLU(0.01)
 
@@ -158,16 +180,32 @@ class Residual(nn.Module):
         return self.act(_on_seen(self.body, x, seen) + _on_seen(self.shortcut, x, seen))
 
 
+class HalfInstance(nn.Module):
+    """The first half of the channels normed by instance, the others by group."""
+
+    def __init__(self, dims: int, width: int) -> None:
+        super().__init__()
+        self.widths = (width // 2, width - width // 2)
+        self.parts = nn.ModuleList([_norm("instance", dims, self.widths[0]), _norm("group", dims, self.widths[1])])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B, W, *S), normed."""
+        return torch.cat([norm(half) for norm, half in zip(self.parts, x.split(self.widths, 1), strict=True)], 1)
+
+
 def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
+    if kind == "ibn":
+        return HalfInstance(dims, width)
     if kind == "group":
-        return nn.GroupNorm(width // math.gcd(GROUP, width), width)
+        shared = max(n for n in range(1, GROUP + 1) if width % n == 0)
+        return nn.GroupNorm(width // shared, width)
     return cast(nn.Module, INSTANCE[dims](width, affine=True))
 
 
 def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """What the layers make of seen voxels; all others are zero after each of them."""
     for layer in layers:
-        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm)
+        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm | HalfInstance)
         x = _norm_of_seen(layer, x, seen) if normed else layer(x)
         if not isinstance(layer, nn.LeakyReLU):  # which keeps zeros
             x = x * spread(seen, tuple(x.shape[2:]))
@@ -176,6 +214,9 @@ def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torc
 
 def _norm_of_seen(norm: nn.Module, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """The norm by the mean and variance of the seen voxels; anything at the others. InstanceNorm is of groups of one."""
+    if isinstance(norm, HalfInstance):
+        halves = zip(norm.parts, x.split(norm.widths, 1), strict=True)
+        return torch.cat([_norm_of_seen(part, half, seen) for part, half in halves], 1)
     groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
     full = x.float().unflatten(1, (groups, -1))
     axes, shape = tuple(range(2, full.ndim)), (1, -1, *[1] * (x.ndim - 2))

@@ -45,6 +45,7 @@ class ViT(nn.Module):
             raise UserError(f"trunk.heads: {heads} does not divide trunk.width {width}")
         self.dims, self.channels, self.dim = len(size), channels, width
         self.cell, self.widths, self.strides = patch, (width, width), (patch, patch)
+        self.kernels = ((3,) * self.dims,) * 2
         grid = tuple(n // p for n, p in zip(size, patch, strict=True))
         self.embed = CONV[self.dims](channels, width, patch, patch)
         self.place = nn.Parameter(torch.randn(1, math.prod(grid), width) * 0.02)

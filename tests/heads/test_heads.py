@@ -9,15 +9,26 @@ from medssl.evaluate.overlap import dice
 from medssl.heads import HEADS, build_head
 from medssl.trunks import TRUNKS, build_trunk
 
-SMALL = {"resenc": {"widths": ["8", "12"]}, "vit": {"width": "24", "depth": "2", "heads": "2"}}
+SMALL = {
+    "resenc": {"widths": ["8", "12"]},
+    "vit": {"width": "24", "depth": "2", "heads": "2"},
+    "cswin": {"widths": ["24", "24"], "depths": ["1", "1"]},
+}
 SECTIONS = {"classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]}}
+
+
+def section_of(trunk, size):
+    section = dict(SMALL[trunk], name=trunk)
+    if trunk == "vit":
+        section["patch"] = ["4"] * len(size)
+    if trunk == "cswin":
+        section["strides"] = [["2"] * len(size)] * 2
+    return section
 
 
 def build(head, trunk, size):
     torch.manual_seed(0)
-    section = dict(SMALL[trunk], name=trunk)
-    if trunk == "vit":
-        section["patch"] = ["4"] * len(size)
+    section = section_of(trunk, size)
     made = build_trunk(section, size)
     return made, build_head({"name": head, **SECTIONS[head]}, made)
 

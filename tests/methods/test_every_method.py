@@ -15,7 +15,11 @@ from medssl.views import Batch, Crops
 from medssl.views.geometry import sample
 from medssl.views.masks import spread
 
-SMALL = {"resenc": {"widths": ["8", "12"]}, "vit": {"width": "24", "depth": "2", "heads": "2"}}
+SMALL = {
+    "resenc": {"widths": ["8", "12"]},
+    "vit": {"width": "24", "depth": "2", "heads": "2"},
+    "cswin": {"widths": ["12", "24"], "depths": ["1", "1"]},
+}
 METHODS = {
     "rebuild": {"rebuild": {}},
     "rebuild whitened": {"rebuild": {"whiten": "true"}},
@@ -40,6 +44,7 @@ METHODS = {
     "multitask": {"rebuild": {}, "contrast": {}, "rotation": {}, "weighing": "learned"},
     "swav frozen": {"swav": {"prototypes": "16", "queue": "32", "frozen": "7"}},
 }
+WAYS_TO_HIDE = [{"name": "resenc"}, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}, {"name": "cswin"}]
 MASKED = {"rebuild": {"rebuild": {}}, "masked contrast": {"contrast": {"masked": "true"}},
           "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
@@ -71,11 +76,18 @@ def batch(size, views=2, scans=4):
     )
 
 
-def build(method, trunk, size):
-    torch.manual_seed(0)
+def section_of(trunk, size):
     section = dict(SMALL[trunk], name=trunk)
     if trunk == "vit":
         section["patch"] = ["4"] * len(size)
+    if trunk == "cswin":
+        section["strides"] = [["2"] * len(size)] * 2
+    return section
+
+
+def build(method, trunk, size):
+    torch.manual_seed(0)
+    section = section_of(trunk, size)
     return build_method(METHODS[method], build_trunk(section, size))
 
 
@@ -126,10 +138,10 @@ class TestMethod:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("trunk", [{"name": "resenc"}, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}], ids=str)
+@pytest.mark.parametrize("trunk", WAYS_TO_HIDE, ids=str)
 @pytest.mark.parametrize("name", MASKED)
 def test_what_the_student_makes_of_a_masked_view_does_not_know_what_is_hidden(name, trunk, size):
-    section = {**SMALL[trunk["name"]], **trunk, **({"patch": ["4"] * len(size)} if trunk["name"] == "vit" else {})}
+    section = section_of(trunk["name"], size) | trunk
     torch.manual_seed(0)
     method, seen = build_method(MASKED[name], build_trunk(section, size)).eval(), batch(size)
     made = []
@@ -151,11 +163,11 @@ def test_what_the_student_makes_of_a_masked_view_does_not_know_what_is_hidden(na
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("trunk", [{"name": "resenc"}, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}], ids=str)
+@pytest.mark.parametrize("trunk", WAYS_TO_HIDE, ids=str)
 @pytest.mark.parametrize("name", MASKED)
 def test_cells_of_another_scan_take_the_place_of_hidden_ones(name, trunk, size):
     """Of what a row hides the student sees nothing; of the other scan it sees nothing but what stands in its place."""
-    section = {**SMALL[trunk["name"]], **trunk, **({"patch": ["4"] * len(size)} if trunk["name"] == "vit" else {})}
+    section = section_of(trunk["name"], size) | trunk
     torch.manual_seed(0)
     masking = {"mask": {"fill": "another", "ratio": "0.5"}}
     method, seen = build_method({**MASKED[name], **masking}, build_trunk(section, size)).eval(), batch(size)

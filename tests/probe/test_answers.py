@@ -79,6 +79,8 @@ def test_a_planted_degenerate_layer_is_named():
     now = layers_of(trunk)
     assert [layer.name for layer in now if layer.degenerate] == [healthy[3].name, healthy[6].name]
     assert now[3].dead == 0.5 and now[6].variety < 0.3
+    flat = ResEnc(size=(4, 16, 16), widths=(8, 8), kernels=((1, 3, 3), (1, 3, 3)))
+    assert len(layers_of(flat)) == 8  # flat kernels are kernels too
     assert layers_of(ResEnc(size=(16, 16), widths=(8, 8)))[0].variety == pytest.approx(1, abs=0.15)
 
 

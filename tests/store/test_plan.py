@@ -62,6 +62,20 @@ def test_the_coarse_axis_is_pooled_last():
     assert strides[0] == (1, 1, 1)
 
 
+def test_slices_are_not_mixed_before_the_plane_is_pooled_to_their_thickness():
+    """3 mm across, 0.5, 1 and then 2 in the plane: the ratio is 6, 3 and then 1.5."""
+    strides, kernels = levels((16, 64, 64), (3, 0.5, 0.5))
+    assert strides == ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert kernels == ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+
+
+def test_the_recipe_has_the_kernels():
+    made = plan(facts((128, 128, 16), (0.5, 0.5, 3)))
+    section = made.recipe()["trunk"]
+    assert section["kernels"][:4] == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3]]
+    assert build_trunk(section, made.size).kernels == made.kernels
+
+
 def test_equal_voxels_are_pooled_together_until_few_are_left():
     strides, kernels = levels((32, 32, 32), (1.0, 1.0, 1.0))
     assert strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))

@@ -7,19 +7,20 @@ from torch import nn
 from medssl.methods import build_method
 from medssl.methods.rebuild import whitened
 from medssl.trunks import build_trunk
-from medssl.trunks.resenc import ResEnc
+from medssl.trunks.resenc import HalfInstance, ResEnc, _norm_of_seen
 from medssl.views.masks import spread
 
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 
 
-NORMS = ["instance", "group"]
+NORMS = ["instance", "group", "ibn"]
 
 
-def trunk_of(size, hide, norm="instance"):
-    """Biases and scales are not what they start as: a bias of zero would hide a leak."""
+def trunk_of(size, hide, norm="instance", depth=3):
+    """Biases and scales are not what they start as: a bias of zero would hide a leak. Kernels are `depth` along axis 0."""
     torch.manual_seed(0)
-    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3}, size)
+    kernels = [[str(depth), *["3"] * (len(size) - 1)]] * 3
+    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3, "kernels": kernels}, size)
     with torch.no_grad():
         for module in trunk.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm):
@@ -38,9 +39,10 @@ def half_hidden(size, trunk, rows=3):
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("hide", ["sparse", "token"])
 @pytest.mark.parametrize("norm", NORMS)
-def test_after_every_layer_hidden_cells_are_zero(size, hide, norm):
+@pytest.mark.parametrize("depth", [1, 3, 5])
+def test_after_every_layer_hidden_cells_are_zero(size, hide, norm, depth):
     """Only in the sparse trunk: the same trunk with a token in their place fails this, so the test can fail."""
-    trunk = trunk_of(size, hide, norm)
+    trunk = trunk_of(size, hide, norm, depth)
     mask, found = half_hidden(size, trunk), []
 
     def look(_, given, out):
@@ -65,15 +67,15 @@ def test_norms_are_those_of_the_seen_voxels_gathered(size, norm):
     seen = ~spread(mask, size)
     inside = block.body[0](x * seen) * seen
     norm = block.body[1]
-    from medssl.trunks.resenc import _norm_of_seen
-
     found = _norm_of_seen(norm, inside, ~mask)
     for row in range(3):
         gathered = inside[row][:, seen[row, 0]]  # (W, seen voxels)
-        if isinstance(norm, nn.GroupNorm):
-            plain = norm(gathered[None])[0]
-        else:
-            plain = nn.functional.instance_norm(gathered[None], weight=norm.weight, bias=norm.bias, eps=norm.eps)[0]
+        parts = norm.parts if isinstance(norm, HalfInstance) else [norm]
+        plain = torch.cat([
+            part(some[None])[0] if isinstance(part, nn.GroupNorm)
+            else nn.functional.instance_norm(some[None], weight=part.weight, bias=part.bias, eps=part.eps)[0]
+            for part, some in zip(parts, gathered.chunk(len(parts)), strict=True)
+        ])  # fmt: skip
         assert torch.allclose(found[row][:, seen[row, 0]], plain, atol=1e-5)
 
 
