@@ -11,6 +11,7 @@ SETTINGS = {
     "mixed resenc": {"widths": ["8", "16", "24"], "norms": ["instance", "instance", "group"]},
     "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
+    "registered vit": {"width": "24", "depth": "2", "heads": "3", "registers": "2", "eps": "1e-6"},
 }
 SIZES = [(16, 24), (16, 8, 24)]
 
@@ -18,7 +19,7 @@ SIZES = [(16, 24), (16, 8, 24)]
 def build(name, size, **changes):
     torch.manual_seed(0)
     settings = {"name": name.split()[-1], **SETTINGS[name], **changes}
-    if name == "vit":
+    if settings["name"] == "vit":
         settings.setdefault("patch", ["4"] * len(size))
     return build_trunk(settings, size)
 
