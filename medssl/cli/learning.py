@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, say
 from medssl.progress import shown
-from medssl.recipe import Section
+
+if TYPE_CHECKING:
+    from medssl.recipe import Section
 
 
 @app.command()

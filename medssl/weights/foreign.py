@@ -125,14 +125,20 @@ def _some(names: Sequence[str] | Mapping[str, Any], most: int = 4) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
+def turned(weight: torch.Tensor, adapting: Adapting) -> torch.Tensor:
+    """A convolution's weights (out, in, *kernel) with their axes in our order, or ours in theirs."""
+    if adapting.axes == "same":
+        return weight
+    return weight.permute(0, 1, *range(weight.ndim - 1, 1, -1)).contiguous()
+
+
 def kernel(theirs: torch.Tensor, ours: torch.Tensor, adapting: Adapting, where: str) -> tuple[torch.Tensor, str]:
     """A convolution's weights (out, in, *kernel) with the axes, depth and channels of ours, and what was done to them.
 
     Raises UserError naming `where` and the option that is needed.
     """
     told = []
-    if adapting.axes == "reversed":
-        theirs = theirs.permute(0, 1, *range(theirs.ndim - 1, 1, -1))
+    theirs = turned(theirs, adapting)
     if theirs.ndim == 4 and ours.ndim == 5:
         if adapting.inflate == "none":
             raise UserError(

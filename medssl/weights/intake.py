@@ -15,7 +15,7 @@ from medssl.errors import UserError
 from medssl.recipe import Section
 from medssl.trunks import build_trunk
 from medssl.views.select import build_views
-from medssl.weights import timm
+from medssl.weights import residual, timm
 from medssl.weights.folder import Weights
 from medssl.weights.foreign import Adapting, Harvest, Tensors, part_of, read_foreign
 from medssl.weights.spec import describe
@@ -32,7 +32,10 @@ class Layout(NamedTuple):
     harvest: Callable[[Tensors, nn.Module, Adapting], Harvest]
 
 
-LAYOUTS = {"timm": Layout(timm.MARKER, "vit", timm.harvest)}
+LAYOUTS = {
+    "timm": Layout(timm.MARKER, "vit", timm.harvest),
+    "nnunet": Layout(residual.MARKER, "resenc", residual.harvest),
+}
 
 
 @dataclass(frozen=True, eq=False)

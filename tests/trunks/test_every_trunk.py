@@ -10,6 +10,8 @@ SETTINGS = {
     "resenc": {"widths": ["8", "16", "24"]},
     "mixed resenc": {"widths": ["8", "16", "24"], "norms": ["instance", "instance", "group"]},
     "sparse resenc": {"widths": ["8", "16", "24"], "hide": "sparse"},
+    "stemmed resenc": {"widths": ["8", "16", "24"], "depths": ["1", "3", "2"], "stem": "true"},
+    "sparse stemmed resenc": {"widths": ["8", "16", "24"], "depths": ["1", "1", "2"], "stem": "true", "hide": "sparse"},
     "vit": {"width": "24", "depth": "2", "heads": "3"},
     "registered vit": {"width": "24", "depth": "2", "heads": "3", "registers": "2", "eps": "1e-6"},
 }
@@ -96,6 +98,8 @@ def test_anisotropic_strides_leave_the_thick_axis_alone():
         ({"name": "resenc", "widths": ["8", "8", "8"]}, (18, 16), "not a multiple"),
         ({"name": "resenc", "strides": [["1", "1"]]}, (16, 16), "trunk.strides"),
         ({"name": "resenc", "norms": ["group", "instance"]}, (16, 16), "trunk.norms.*4 levels"),
+        ({"name": "resenc", "depths": ["1", "2"]}, (16, 16), "trunk.depths.*4 levels"),
+        ({"name": "resenc", "widths": ["8"], "depths": ["0"]}, (16, 16), "trunk.depths.*1 or more"),
         ({"name": "vit", "patch": ["5", "5"]}, (16, 16), "does not tile"),
         ({"name": "vit", "patch": ["4", "4"], "width": "25"}, (16, 16), "does not divide"),
     ],
