@@ -9,7 +9,7 @@ import typer
 
 from medssl.cli.options import Changes, Output, app, say
 
-Form = Literal["medssl"]
+Form = Literal["medssl", "onnx", "monai", "nnunet"]
 
 weights = typer.Typer(
     help="Weights of trunks, in the forms of other tools and from theirs.", no_args_is_help=True, rich_markup_mode=None
@@ -20,16 +20,27 @@ app.add_typer(weights, name="weights")
 @weights.command()
 def export(
     source: Annotated[Path, typer.Argument(help="A run, or a folder of weights.")],
-    output: Output,
-    form: Annotated[Form, typer.Option("--as", help="medssl: trunk.safetensors with spec.json.")] = "medssl",
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder; a file .onnx or .pth for onnx and nnunet.")],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--as",
+            help="medssl: trunk.safetensors and spec.json; onnx: one file; monai: a Bundle; nnunet: an encoder for "
+            "nnUNetv2_train_pretrained.",
+        ),
+    ] = "medssl",
 ) -> None:
     """Write a trunk, without its heads, for others to use.
 
     Example: medssl weights export runs/trunk -o weights/hippocampus
     """
-    from medssl.weights import weights_of, write_weights
+    from medssl.weights import weights_of, write_bundle, write_nnunet, write_onnx, write_weights
 
-    say(f"weights in {write_weights(output, weights_of(source))}; fill in licence and notes in its spec.json")
+    writers = {"medssl": write_weights, "onnx": write_onnx, "monai": write_bundle, "nnunet": write_nnunet}
+    written = writers[form](output, weights_of(source))
+    say(f"weights in {written}")
+    if form in ("medssl", "monai"):
+        say("who may use them is left to you: fill in licence and notes in spec.json")
 
 
 @weights.command(name="import")

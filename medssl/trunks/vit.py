@@ -55,6 +55,7 @@ class ViT(nn.Module):
         self.embed = CONV[self.dims](channels, width, patch, patch)
         self.place = nn.Parameter(torch.randn(1, math.prod(grid), width) * 0.02)
         self.register_buffer("grid", torch.tensor(grid))
+        self.tiles = grid  # the same as numbers: an exported network may not ask a tensor what it holds
         self.register_load_state_dict_pre_hook(_fit_places)
         self.hidden = nn.Parameter(torch.zeros(width))
         self.registers = nn.Parameter(torch.randn(1, registers, width) * 0.02) if registers else None
@@ -68,7 +69,7 @@ class ViT(nn.Module):
         """Features of views (B, C, *S); `mask` (B, *S / patch) hides whole tokens, equally many in each row."""
         cells = self.embed(x)
         grid = tuple(cells.shape[2:])
-        place_1NE = resized(self.place, tuple(self.grid.tolist()), grid)
+        place_1NE = resized(self.place, self.tiles, grid)
         x_BNE = cells.flatten(2).transpose(1, 2) + place_1NE
         seen_BM = None
         if mask is not None:
@@ -78,7 +79,7 @@ class ViT(nn.Module):
         placeless = 0
         if self.registers is not None:
             placeless = self.registers.shape[1]
-            x_BNE = torch.cat([self.registers.expand(len(x_BNE), -1, -1), x_BNE], 1)
+            x_BNE = torch.cat([self.registers.expand(x_BNE.shape[0], -1, -1), x_BNE], 1)
         levels = []
         for number, block in enumerate(self.blocks, 1):
             x_BNE = block(x_BNE)

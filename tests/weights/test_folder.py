@@ -210,6 +210,16 @@ def test_a_damaged_folder_is_refused(folder, how, message):
         read_weights(folder)
 
 
+@pytest.mark.parametrize(("form", "name"), [("monai", "bundle"), ("nnunet", "checkpoint.pth")])
+def test_a_folder_of_weights_goes_out_in_other_forms(balls, tmp_path, capsys, form, name):
+    trunk = "trunk={name: resenc, widths: [4, 8, 8], stem: true, depths: [1, 2, 1]}"
+    run = pretrain(recipe(balls, "pretrain.steps=1", trunk), balls / "store", tmp_path / "run")
+    assert medssl("weights", "export", run, "-o", tmp_path / "weights") == 0
+    for source in (run, tmp_path / "weights"):
+        assert medssl("weights", "export", source, "--as", form, "-o", tmp_path / source.name / name) == 0
+        assert f"weights in {tmp_path / source.name / name}" in capsys.readouterr().out
+
+
 def test_the_command_explains_itself_and_its_mistakes(tmp_path, capsys):
     assert medssl("weights", "export", "--help") == 0
     assert "Example: medssl weights export" in capsys.readouterr().out
