@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -13,12 +12,13 @@ from medssl.errors import UserError
 from medssl.heads import Classify, Segment, build_head
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import open_run, origin
+from medssl.runs import open_run
 from medssl.store import open_store
 from medssl.train import Training, fit
 from medssl.trunks import Trunk, build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
+from medssl.weights import begin_with, origin_of
 
 
 class Supervised(nn.Module):
@@ -65,7 +65,8 @@ def finetune(
     start: Path | str | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """The run folder of a trained model. `start` is a pretraining run; without it the trunk starts from random weights.
+    """The run folder of a trained model. `start` is a pretraining run or a folder of weights; without it the trunk starts
+    from random ones.
 
     `data.labelled` takes that many patients of the training split, the same ones in every run; 0 takes all.
     """
@@ -82,12 +83,12 @@ def finetune(
         )
     facts = {
         "kind": "finetune",
-        "start": origin(start),
+        "start": origin_of(None if start is None else Path(start)),
         "volumes": len(rows),
         "patients": rows["patient_pid"].nunique(),
     }
     if start is not None:
-        load_trunk(model, Path(start))
+        load_trunk(model, recipe, Path(start))
     open_run(run, recipe, store_, facts)
     views = build_views(recipe["views"], count=1)
     fit(
@@ -100,8 +101,9 @@ def finetune(
     return run
 
 
-def load_trunk(model: Supervised, start: Path) -> None:
-    """Nothing; the model's trunk, and its decoder where both have one, hold the weights of the pretraining run."""
-    checkpoint.fill(cast(nn.Module, model.trunk), "trunk.", start)
-    if isinstance(model.head, Segment) and checkpoint.weights(start / checkpoint.NAME, "decoder."):
+def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
+    """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one."""
+    begin_with(model.trunk, recipe.get("trunk", {}), build_views(recipe["views"]).crops.size, start)
+    last = start / checkpoint.NAME
+    if isinstance(model.head, Segment) and last.exists() and checkpoint.weights(last, "decoder."):
         checkpoint.fill(model.head.decoder, "decoder.", start)

@@ -1,6 +1,6 @@
 """A run's folder: the resolved recipe, the checkpoint, the log and the pictures of one training.
 
-run.json         recipe, versions, digest of the store; written first and never changed
+run.json         recipe, versions, digest of the store and how it was prepared; written first and never changed
 last.safetensors weights, optimizer and step
 log.csv          a row every few steps
 pictures/        what went in, what was hidden, what came out
@@ -19,6 +19,7 @@ from typing import Any
 from medssl.atomic import replacing, write_json
 from medssl.errors import UserError
 from medssl.store import Store
+from medssl.store.tables import RECORD
 
 PACKAGES = ("medssl", "torch", "monai", "numpy")
 
@@ -28,6 +29,7 @@ def open_run(run: Path, recipe: dict[str, Any], store: Store, facts: dict[str, A
     record = {
         "recipe": recipe,
         "store": digest(store),
+        "prepared": prepared(store),
         "facts": facts,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -68,6 +70,12 @@ def digest(store: Store) -> str:
     rows = store.volumes.sort_values("volume_id")
     text = "\n".join(rows["volume_id"] + rows["preparation_hash"])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def prepared(store: Store) -> dict[str, Any]:
+    """How the store was prepared (the settings in its store.json), and the DICOM modality codes of its volumes."""
+    told = json.loads((store.path / RECORD).read_text(encoding="utf-8"))
+    return {"settings": told["settings"], "modalities": sorted(store.volumes["modality"].unique())}
 
 
 class Log:

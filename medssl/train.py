@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -26,12 +26,13 @@ from medssl.place import find_place
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import Log, open_run, origin
+from medssl.runs import Log, open_run
 from medssl.schedule import cosine
 from medssl.store import open_store
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
+from medssl.weights import begin_with, origin_of
 
 KEPT_BACK = "lower lr or raise warmup; the last checkpoint is kept"
 """What to do about a training that diverges, and what it left."""
@@ -156,7 +157,8 @@ def pretrain(
     """The run folder with a trunk pretrained as the recipe says on the store's training volumes; labels are not read,
     unless the method compares by one.
 
-    `start` is a pretraining run whose trunk, and decoder if it has one, this one begins with: the next stage of several.
+    `start` is a pretraining run whose trunk, and decoder if it has one, this one begins with: the next stage of several;
+    or a folder of weights.
     """
     run, store_ = Path(run), open_store(store)
     for name in ("views", "method", "pretrain"):
@@ -171,8 +173,9 @@ def pretrain(
         raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
     rows = select(store_, recipe.get("data", {}), split="train", channels=trunk.channels)
     if start is not None:
-        checkpoint.fill(cast(torch.nn.Module, method.trunk), "trunk.", Path(start))
-        if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
+        begin_with(trunk, recipe.get("trunk", {}), views.crops.size, Path(start))
+        last = Path(start) / checkpoint.NAME
+        if method.decoder is not None and last.exists() and checkpoint.weights(last, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
     group = "scanner" if settings.by_scanner and views.count > 1 else ""
     steps = Steps(
@@ -180,7 +183,8 @@ def pretrain(
         facts=method.columns,
     )  # fmt: skip
     watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
-    open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
+    began = origin_of(None if start is None else Path(start))
+    open_run(run, recipe, store_, {"kind": "pretrain", "start": began, "volumes": len(rows)})
     fit(method, steps, settings, run, progress, watch)
     return run
 

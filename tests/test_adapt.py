@@ -20,8 +20,9 @@ def recipe(balls, *changes):
 
 def test_a_pretrained_trunk_and_decoder_arrive_bit_for_bit(balls, tmp_path):
     trunk = pretrain(recipe(balls, "pretrain.steps=2"), balls / "store", tmp_path / "trunk")
-    model = build_model(recipe(balls, *SEGMENT))
-    load_trunk(model, trunk)
+    task = recipe(balls, *SEGMENT)
+    model = build_model(task)
+    load_trunk(model, task, trunk)
     for prefix, module in ("trunk.", model.trunk), ("decoder.", model.head.decoder):
         pretrained = checkpoint.weights(trunk / "last.safetensors", prefix)
         assert all(torch.equal(value, pretrained[name]) for name, value in module.state_dict().items())

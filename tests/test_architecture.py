@@ -27,6 +27,7 @@ ORDER = [
     ["methods"],
     ["heads"],
     ["checkpoint", "place", "schedule", "asked", "runs", "pictures"],
+    ["weights"],
     ["probe"],
     ["train"],
     ["adapt"],

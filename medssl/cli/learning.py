@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, say
 from medssl.progress import shown
+
+if TYPE_CHECKING:
+    from medssl.recipe import Section
 
 
 @app.command()
@@ -16,7 +19,9 @@ def pretrain(
     recipe: Recipe,
     store: StoreOption,
     run: RunOption,
-    start: Annotated[Path | None, typer.Option("--from", help="A pretraining run that this one goes on from.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A pretraining run, or a folder of weights, to go on from.")
+    ] = None,
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Pretrain a trunk on a store's training volumes, without labels.
@@ -26,7 +31,9 @@ def pretrain(
     from medssl.recipe import read_recipe
     from medssl.train import pretrain as train
 
-    say(f"trunk in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+    settings = read_recipe(recipe, set_)
+    _tell_unlike(start, settings, store)
+    say(f"trunk in {train(settings, store, run, start=start, progress=shown)}")
 
 
 @app.command()
@@ -63,7 +70,9 @@ def finetune(
     recipe: Recipe,
     store: StoreOption,
     run: RunOption,
-    start: Annotated[Path | None, typer.Option("--from", help="A pretraining run; without it, from scratch.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A pretraining run, or a folder of weights; else from scratch.")
+    ] = None,
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Train a head on a trunk with the labels there are.
@@ -73,7 +82,9 @@ def finetune(
     from medssl.adapt import finetune as train
     from medssl.recipe import read_recipe
 
-    say(f"model in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+    settings = read_recipe(recipe, set_)
+    _tell_unlike(start, settings, store)
+    say(f"model in {train(settings, store, run, start=start, progress=shown)}")
 
 
 @app.command()
@@ -92,3 +103,14 @@ def predict(
 
     table = answer(run, store, output, splits=split, masks=masks, progress=shown)
     say(f"{len(table)} predictions in {output}")
+
+
+def _tell_unlike(start: Path | None, recipe: Section, store: Path) -> None:
+    """Nothing; it is said in what the store's images differ from those that the weights saw."""
+    if start is None:
+        return
+    from medssl.store import open_store
+    from medssl.weights import unlike
+
+    for line in unlike(start, recipe, open_store(store)):
+        say(f"note: {line}")

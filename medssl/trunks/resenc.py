@@ -1,7 +1,7 @@
 """Residual convolutional encoder with an anisotropic pyramid.
 
-The layout of the residual encoders of nnU-Net (Isensee et al., MICCAI 2024, arXiv:2404.09556): a stem at full
-resolution, then stages of residual blocks, each after the first opened by a strided convolution. Strides are given for
+The layout of the residual encoders of nnU-Net (Isensee et al., MICCAI 2024, arXiv:2404.09556): stages of residual blocks,
+each after the first opened by a strided convolution, and before them nnU-Net's stem if asked for. Strides are given for
 each axis, so that thick slices are not pooled before the plane is; kernels likewise, so that they are not mixed before.
 Differs: pre-activation is not used and the norm is followed by a leaky ReLU throughout, in 2D and 3D alike.
 """
@@ -53,6 +53,10 @@ class ResEnc(nn.Module):
     ECCV 2018, arXiv:1807.09441, who use it in all levels but the last): the first norm of each block is by instance for the
     first half of the channels and by group for the others, the norms that meet the shortcut are by group. Differs: by group
     and not by batch, as batches of volumes are small. Where a voxel's value is the signal, as in CT, take none by instance.
+
+    A level has `blocks` blocks after the one that opens it, or, counted in all, as many as `depths` says. `stem` puts a
+    convolution before the first level. With it and depths (1, 3, 4, 6, 6, 6), widths (32, 64, 128, 256, 320, 320), it
+    computes what nnU-Net's ResEnc-L encoder does, but for biases that its norms take off again, and can have its weights.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class ResEnc(nn.Module):
         hide: Literal["token", "sparse"] = "token",
         norms: tuple[Norm, ...] = (),
         kernels: tuple[tuple[int, ...], ...] = (),
+        depths: tuple[int, ...] = (),
+        stem: bool = False,
     ) -> None:
         super().__init__()
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
@@ -79,6 +85,9 @@ class ResEnc(nn.Module):
         kinds: list[Norm] = [*norms] or ["instance" for _ in widths]
         if len(kinds) != len(widths):
             raise UserError(f"trunk.norms: {list(norms)} needs one entry for each of the {len(widths)} levels {widths}")
+        counts = depths or (blocks + 1,) * len(widths)
+        if len(counts) != len(widths) or min(counts) < 1:
+            raise UserError(f"trunk.depths: {depths} needs one entry, 1 or more, for each of the {len(widths)} levels")
         self.strides = tuple(
             tuple(int(torch.tensor([s[a] for s in steps[: n + 1]]).prod()) for a in range(self.dims))
             for n in range(len(steps))
@@ -87,17 +96,18 @@ class ResEnc(nn.Module):
         self._check(size)
         tokens = [nn.init.trunc_normal_(torch.zeros(width), std=0.02) for width in widths] if self.sparse else []
         self.hidden = nn.ParameterList(tokens or [torch.zeros(channels)])
-        before = (channels, *widths[:-1])
+        self.stem = Stem(self.dims, channels, widths[0], kinds[0], self.kernels[0]) if stem else None
+        before = (widths[0] if stem else channels, *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
                     Residual(
                         self.dims, a if n == 0 else b, b, tuple(step) if n == 0 else (1,) * self.dims, norm, kernel
                     )
-                    for n in range(blocks + 1)
+                    for n in range(count)
                 )
             )
-            for a, b, step, norm, kernel in zip(before, widths, steps, kinds, self.kernels, strict=True)
+            for a, b, step, norm, kernel, count in zip(before, widths, steps, kinds, self.kernels, counts, strict=True)
         )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
@@ -109,6 +119,7 @@ class ResEnc(nn.Module):
         if not self.sparse:
             return self._dense(_filled(x, seen, self.hidden[0]))
         x = x * spread(seen, tuple(x.shape[2:]))
+        x = x if self.stem is None else self.stem(x, seen)
         pyramid = []
         for stage, hidden in zip(self.stages, self.hidden, strict=True):
             for block in cast(nn.Sequential, stage):
@@ -127,6 +138,7 @@ class ResEnc(nn.Module):
                 )
 
     def _dense(self, x: torch.Tensor) -> Features:
+        x = x if self.stem is None else self.stem(x)
         pyramid = []
         for stage in self.stages:
             x = stage(x)
@@ -137,6 +149,24 @@ class ResEnc(nn.Module):
 def _filled(x: torch.Tensor, seen: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """`x` (B, W, *S) with `value` (W,) wherever a cell of `seen` (B, *grid) is False."""
     return torch.where(spread(seen, tuple(x.shape[2:])), x, value.view(1, -1, *[1] * (x.ndim - 2)).to(x.dtype))
+
+
+class Stem(nn.Module):
+    """A convolution at full resolution, a norm and a leaky ReLU."""
+
+    def __init__(self, dims: int, before: int, after: int, norm: Norm, kernel: tuple[int, ...]) -> None:
+        super().__init__()
+        margin = tuple(n // 2 for n in kernel)
+        self.body = nn.Sequential(
+            CONV[dims](before, after, kernel, padding=margin, bias=False), _norm(norm, dims, after), nn.LeakyReLU(0.01)
+        )
+
+    def forward(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """The stem's output (B, after, *S). Where a cell of `seen` (B, *grid) is False it stays zero."""
+        if x.device.type == "cpu" and min(x.shape[2:]) < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(x.float(), seen)
+        return self.body(x) if seen is None else _on_seen(self.body, x, seen)
 
 
 class Residual(nn.Module):

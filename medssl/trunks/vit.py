@@ -1,7 +1,7 @@
 """Plain vision transformer for 2D and 3D views; hidden tokens are dropped before the first block.
 
 Dosovitskiy et al., ICLR 2021, arXiv:2010.11929; dropping hidden tokens as in He et al., CVPR 2022, arXiv:2111.06377.
-Differs: 3D patches of any shape; the pooled feature is the mean of the seen tokens, there is no class token.
+Differs: 3D patches of any shape; the pooled feature is the mean of the seen tokens, a class token is one register.
 """
 
 # B batch, N tokens, M seen tokens, E width
@@ -24,6 +24,10 @@ class ViT(nn.Module):
     Both levels have the patch's stride: a decoder brings them to finer grids. Where a mask is given, hidden cells of
     the pyramid hold the learned `hidden` token plus their position. Positions are learned for views of `size` and
     interpolated for views of another.
+
+    `registers` are learned tokens without a place, which attend and are attended to and are in no feature (Darcet et al.,
+    ICLR 2024, arXiv:2309.16588); the class token of weights from elsewhere is one. `eps` is that of every norm; timm's
+    and DINOv2's weights were trained with 1e-6.
     """
 
     grid: torch.Tensor
@@ -37,6 +41,8 @@ class ViT(nn.Module):
         width: int = 192,
         depth: int = 6,
         heads: int = 6,
+        registers: int = 0,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         if len(patch) != len(size) or any(n % p for n, p in zip(size, patch, strict=True)):
@@ -50,31 +56,37 @@ class ViT(nn.Module):
         self.embed = CONV[self.dims](channels, width, patch, patch)
         self.place = nn.Parameter(torch.randn(1, math.prod(grid), width) * 0.02)
         self.register_buffer("grid", torch.tensor(grid))
+        self.tiles = grid  # the same as numbers: an exported network may not ask a tensor what it holds
         self.register_load_state_dict_pre_hook(_fit_places)
         self.hidden = nn.Parameter(torch.zeros(width))
+        self.registers = nn.Parameter(torch.randn(1, registers, width) * 0.02) if registers else None
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", eps, batch_first=True, norm_first=True)
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
         """Features of views (B, C, *S); `mask` (B, *S / patch) hides whole tokens, equally many in each row."""
         cells = self.embed(x)
         grid = tuple(cells.shape[2:])
-        place_1NE = resized(self.place, tuple(self.grid.tolist()), grid)
+        place_1NE = resized(self.place, self.tiles, grid)
         x_BNE = cells.flatten(2).transpose(1, 2) + place_1NE
         seen_BM = None
         if mask is not None:
             hidden_BN = mask.flatten(1).to(x.device)
             seen_BM = hidden_BN.int().argsort(dim=1, stable=True)[:, : int((~hidden_BN[0]).sum())]
             x_BNE = x_BNE.gather(1, seen_BM[..., None].expand(-1, -1, self.dim))
+        placeless = 0
+        if self.registers is not None:
+            placeless = self.registers.shape[1]
+            x_BNE = torch.cat([self.registers.expand(x_BNE.shape[0], -1, -1), x_BNE], 1)
         levels = []
         for number, block in enumerate(self.blocks, 1):
             x_BNE = block(x_BNE)
             if number == max(len(self.blocks) // 2, 1):
-                levels.append(x_BNE)
-        x_BNE = self.norm(x_BNE)
+                levels.append(x_BNE[:, placeless:])
+        x_BNE = self.norm(x_BNE[:, placeless:])
         pyramid = tuple(self._as_grid(level, seen_BM, grid, place_1NE) for level in (*levels, x_BNE))
         return Features(pyramid, x_BNE.mean(1))
 

@@ -17,6 +17,9 @@ SETTINGS = {
     "vit": {"width": "24", "depth": "2", "heads": "3"},
     "cswin": CSWIN,
     "bars cswin": {**CSWIN, "shape": "bar"},
+    "stemmed resenc": {"widths": ["8", "16", "24"], "depths": ["1", "3", "2"], "stem": "true"},
+    "sparse stemmed resenc": {"widths": ["8", "16", "24"], "depths": ["1", "1", "2"], "stem": "true", "hide": "sparse"},
+    "registered vit": {"width": "24", "depth": "2", "heads": "3", "registers": "2", "eps": "1e-6"},
 }
 SIZES = [(16, 24), (16, 8, 24)]
 
@@ -30,7 +33,7 @@ def build(name, size, **changes):
         settings.setdefault("strides", [["1"] * len(size), ["1", *["2"] * (len(size) - 1)], ["2"] * len(size)])
     if name.endswith("cswin"):
         settings.setdefault("strides", [["2"] * len(size), *[["2"] * len(size)] * 2])
-    if name == "vit":
+    if settings["name"] == "vit":
         settings.setdefault("patch", ["4"] * len(size))
     return build_trunk(settings, size)
 
@@ -110,6 +113,8 @@ def test_anisotropic_strides_leave_the_thick_axis_alone():
         ({"name": "resenc", "kernels": [["3", "3"]]}, (16, 16), "trunk.kernels.*2 odd numbers"),
         ({"name": "resenc", "widths": ["8"], "kernels": [["3", "2"]]}, (16, 16), "trunk.kernels.*2 odd numbers"),
         ({"name": "resenc", "widths": ["8"], "kernels": [["3", "3", "3"]]}, (16, 16), "trunk.kernels"),
+        ({"name": "resenc", "depths": ["1", "2"]}, (16, 16), "trunk.depths.*4 levels"),
+        ({"name": "resenc", "widths": ["8"], "depths": ["0"]}, (16, 16), "trunk.depths.*1 or more"),
         ({"name": "vit", "patch": ["5", "5"]}, (16, 16), "does not tile"),
         ({"name": "vit", "patch": ["4", "4"], "width": "25"}, (16, 16), "does not divide"),
     ],

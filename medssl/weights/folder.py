@@ -1,0 +1,117 @@
+"""A folder of weights: trunk.safetensors and spec.json. No head is in it, and nothing of any patient."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from medssl import checkpoint
+from medssl.atomic import replacing, write_json
+from medssl.errors import UserError
+from medssl.trunks import Trunk, build_trunk
+from medssl.weights.spec import VERSION, Spec, describe_run
+
+TENSORS, SPEC = "trunk.safetensors", "spec.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A trunk's tensors by name, and its spec."""
+
+    tensors: dict[str, torch.Tensor]
+    spec: Spec
+
+    def trunk(self) -> Trunk:
+        """The trunk with these weights, in eval mode."""
+        trunk = build_trunk(self.spec["trunk"], tuple(self.spec["views_size"]))
+        assert isinstance(trunk, torch.nn.Module)
+        try:
+            trunk.load_state_dict(self.tensors)
+        except RuntimeError as error:
+            raise UserError(f"{SPEC}: does not describe {TENSORS} ({_last(error)}); export the weights again") from None
+        return trunk.eval()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder of weights, rather than of a run."""
+    return (path / SPEC).is_file()
+
+
+def weights_of(source: Path) -> Weights:
+    """The trunk of a run, or of a folder of weights. Raises UserError when it is neither, and for a damaged one."""
+    if is_folder(source):
+        return read_weights(source)
+    spec = describe_run(source)
+    return Weights(dict(checkpoint.weights(source / checkpoint.NAME, "trunk.")), spec)
+
+
+def write_weights(folder: Path, weights: Weights) -> Path:
+    """`folder`, which holds the tensors and, written last, the spec with the facts of their file.
+
+    `licence` and `notes` are the user's to fill in: who wrote them there finds them again when the same is written anew.
+    """
+    content = save({name: value.detach().cpu().contiguous() for name, value in weights.tensors.items()})
+    with replacing(folder / TENSORS) as part:
+        part.write_bytes(content)
+    spec = {
+        **weights.spec,
+        "weights": {
+            "file": TENSORS,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "tensors": len(weights.tensors),
+            "numbers": sum(value.numel() for value in weights.tensors.values()),
+        },
+    }
+    write_json(folder / SPEC, {**spec, **_users_own(folder)})
+    return folder
+
+
+def _users_own(folder: Path) -> dict[str, str]:
+    before = _read_spec(folder) if is_folder(folder) else {}
+    return {name: str(before.get(name, "")) for name in ("licence", "notes")}
+
+
+def read_weights(folder: Path) -> Weights:
+    """What a folder of weights holds. Raises UserError when the two files are not there, damaged, or not of each other."""
+    spec = _read_spec(folder)
+    if spec.get("schema_version") != VERSION:
+        raise UserError(
+            f"{folder / SPEC}: schema_version {spec.get('schema_version')!r}, this medssl reads {VERSION!r}; use the "
+            "medssl that spec.json names under versions"
+        )
+    try:
+        content = (folder / TENSORS).read_bytes()
+        digest = str(spec["weights"]["sha256"])
+    except FileNotFoundError:
+        raise UserError(f"{folder / TENSORS}: no such file; copy the whole folder") from None
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / SPEC}: says no sha256 of its weights; export them again") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise UserError(f"{folder / TENSORS}: not the file that spec.json is of (sha256); copy the whole folder again")
+    try:
+        return Weights(load(content), spec)
+    except SafetensorError as error:
+        raise UserError(f"{folder / TENSORS}: not a whole safetensors file ({error}); export it again") from None
+
+
+def _read_spec(folder: Path) -> Spec:
+    try:
+        spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder / SPEC}: no such file; make it with medssl weights export") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / SPEC}: not JSON ({error}); export the weights again") from None
+    if not isinstance(spec, Mapping):
+        raise UserError(f"{folder / SPEC}: holds no mapping; export the weights again")
+    return dict(spec)
+
+
+def _last(error: Exception) -> str:
+    return str(error).splitlines()[-1].strip()
