@@ -8,9 +8,10 @@ from typing import cast
 import torch
 from torch import nn
 
-from medssl import checkpoint
+from medssl import checkpoint, processes
 from medssl.errors import UserError
 from medssl.heads import Classify, Segment, build_head
+from medssl.place import join
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import open_run, origin
@@ -71,6 +72,7 @@ def finetune(
     """
     run, store_ = Path(run), open_store(store)
     settings = make(Training, recipe.get("finetune", {}), "finetune")
+    join(settings.precision)
     torch.manual_seed(settings.seed)
     model = build_model(recipe)
     target = model.head.target
@@ -92,7 +94,16 @@ def finetune(
     views = build_views(recipe["views"], count=1)
     fit(
         model,
-        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, target=target, balance=settings.balance),
+        Steps(
+            store_,
+            rows,
+            views,
+            batch=settings.batch,
+            seed=settings.seed,
+            target=target,
+            balance=settings.balance,
+            share=processes.share(),
+        ),
         settings,
         run,
         progress,

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.methods.relations import info_nce, same
+from medssl.processes import own
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
@@ -51,11 +52,12 @@ class LocalContrast(nn.Module):
         """The weighted loss of one step; 0 for a scan whose views share fewer than two places."""
         embedding = self.head(bank.dense()).float()
         first, second = embedding[: bank.scans], embedding[bank.scans : 2 * bank.scans]
-        losses = []
+        losses, size = [], tuple(embedding.shape[2:])
+        tried = own(torch.stack([_tried(self.points, size) for _ in range(bank.all_scans)]), bank.scans)
         for row in range(bank.scans):
-            to_mm, size = bank.batch.to_mm[:2, row].double(), tuple(embedding.shape[2:])
+            to_mm = bank.batch.to_mm[:2, row].double()
             bend = bank.batch.bend[:2, row].double() if bank.batch.bend.numel() else bank.batch.bend.expand(2, 0)
-            here, there = shared_places(to_mm, size, self.points, bend)
+            here, there = (place[: self.points] for place in _places_in_both(tried[row], to_mm, size, bend))
             if len(here) < 2:
                 losses.append(embedding[row].sum() * 0)
                 continue
@@ -78,17 +80,30 @@ def shared_places(
     `bend` are the control points of both views (2, 3, G, G, G), or (2, 0).
     In 2D, a place lies in the second view if it is within half a slice of it.
     """
+    here, there = _places_in_both(_tried(points, size), to_mm, size, bend)
+    return here[:points], there[:points]
+
+
+def _tried(points: int, size: tuple[int, ...]) -> torch.Tensor:
+    """Where to look for places (4 * points, axes), from 0 to 1: more than are wanted, as some lie in one view only."""
+    return torch.rand(4 * points, len(size), dtype=torch.float64)
+
+
+def _places_in_both(
+    tried: torch.Tensor, to_mm: torch.Tensor, size: tuple[int, ...], bend: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `shared_places`, of all those tried that lie in both views."""
     dims = len(size)
-    here = torch.zeros(4 * points, 4, dtype=to_mm.dtype, device=to_mm.device)
+    here = torch.zeros(len(tried), 4, dtype=to_mm.dtype, device=to_mm.device)
     here[:, 3] = 1
     limit = torch.tensor(size, dtype=to_mm.dtype, device=to_mm.device) - 1
-    here[:, :dims] = torch.rand(4 * points, dims, dtype=to_mm.dtype).to(to_mm.device) * limit
+    here[:, :dims] = tried.to(here) * limit
     grid = grid_of(size)
     # In bfloat16, which autocast would take, a place of 100 mm is off by up to a quarter of a millimetre.
     with torch.autocast(to_mm.device.type, enabled=False):
         there = unbent(bend[1], bent(bend[0], here, grid) @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T, grid)
     inside = ((there[:, :dims] >= 0) & (there[:, :dims] <= limit)).all(1) & (there[:, dims:3].abs() <= 0.5).all(1)
-    return here[inside][:points], there[inside][:points]
+    return here[inside], there[inside]
 
 
 def at(embedding: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
