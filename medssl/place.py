@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from medssl.errors import UserError
 
@@ -32,10 +34,10 @@ def join(precision: str) -> Fabric:
     gpus = torch.cuda.device_count()
     if 0 < gpus < here:
         raise UserError(f"torchrun: {here} processes for {gpus} GPUs; give --nproc_per_node {gpus}")
-    fabric = Fabric(
-        accelerator="auto", devices=here, num_nodes=world // here, precision=precision,
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
-    )  # fmt: skip
+    known = inspect.signature(DistributedDataParallel).parameters
+    still = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    strategy = DDPStrategy(find_unused_parameters=True, **still)
+    fabric = Fabric(accelerator="auto", devices=here, num_nodes=world // here, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
 
