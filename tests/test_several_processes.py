@@ -3,20 +3,29 @@
 This file is also what the two processes run.
 """
 
+import json
+import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medssl.adapt import Supervised
+from medssl import checkpoint
+from medssl.adapt import Supervised, finetune
 from medssl.heads import build_head
 from medssl.methods import TERMS, build_method
+from medssl.methods.rebuild import Rebuild
 from medssl.place import join
 from medssl.processes import share, together
+from medssl.recipe import read_recipe
+from medssl.runs import read_log
+from medssl.train import pretrain
 from medssl.trunks import build_trunk
 from medssl.views import Batch
 from medssl.views.samplers import share_of
@@ -131,14 +140,97 @@ def torchrun(*command, **options):
     return subprocess.Popen([*start, *map(str, command)], env=environment, text=True, **options)
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """What each of two processes found, by case."""
-    folder = tmp_path_factory.mktemp("two")
-    with torchrun("--", __file__, folder, stderr=subprocess.PIPE) as pair:
-        _, errors = pair.communicate(timeout=300)
+CHANGES = [
+    "views.count=3", "method.teacher_half_life=0.2", "method.weighing=fixed", "method.vicreg={weight: 0.1}",
+    "method.contrast={teacher: true, queue: 10, weight: 0.3}", "method.ibot={prototypes: 16}", "pretrain.accumulate=2",
+    "method.swav={prototypes: 8, queue: 12}", "method.local={points: 16}", "pretrain.batch=4", "pretrain.steps=6",
+    "pretrain.save_every=4", "probe={every: 4, volumes: 8, few: 2}",
+]  # fmt: skip
+"""A training with much that is remembered from step to step, and with all that only the first process does."""
+
+
+HALF = [*CHANGES, "pretrain.precision=bf16-mixed", "pretrain.steps=2"]
+
+
+def fails(when, who, how):
+    """In process `who`, what `how` does happens as the rebuild's loss of batch number `when` is made."""
+    calls, forward = [], Rebuild.forward
+
+    def broken(self, bank):
+        calls.append(1)
+        loss = forward(self, bank)
+        return how(loss) if len(calls) == when and share()[0] == who else loss
+
+    Rebuild.forward = broken
+    return forward
+
+
+def stopped(loss):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return loss
+
+
+def broken_disk(*_):
+    raise OSError("no space left on device")
+
+
+def trainings(balls, folder):
+    """What becomes of several trainings, by name: "" or the error. Both processes come to the end of each."""
+    recipe, save, ends = read_recipe(balls / "recipe.yaml", CHANGES), checkpoint.save, {}
+
+    def run(name, train=pretrain, recipe=recipe):
+        try:
+            train(recipe, balls / "store", folder / name)
+        except (Exception, KeyboardInterrupt) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    ends["whole"] = run("whole")
+    ends["half"] = run("half", recipe=read_recipe(balls / "recipe.yaml", HALF))
+    forward = fails(2 * 3, 1, stopped)
+    ends["asked to stop"] = run("stopped")
+    ends["stopped after"] = checkpoint.steps_done(folder / "stopped" / checkpoint.NAME)
+    Rebuild.forward = forward
+    ends["gone on"] = run("stopped")
+    fails(2 * 5, 1, lambda loss: loss * math.nan)
+    ends["not finite"] = run("infinite")
+    Rebuild.forward = forward
+    if share()[0] == 0:
+        checkpoint.save = broken_disk
+    ends["full disk"] = run("full")
+    checkpoint.save = save
+    ends["odd"] = run("odd", recipe=read_recipe(balls / "recipe.yaml", ["pretrain.batch=3"]))
+    ends["classifier"] = run("classifier", finetune, read_recipe(balls / "recipe.yaml", ["finetune.batch=4"]))
+    return ends
+
+
+def ran(*arguments):
+    """Nothing; two processes have run this file to its end."""
+    with torchrun("--", __file__, *arguments, stderr=subprocess.PIPE) as pair:
+        _, errors = pair.communicate(timeout=400)
     assert pair.returncode == 0, errors[-3000:]
-    return [{name: load_file(folder / f"{number}-{rank}") for number, name in enumerate(ALL)} for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Where two processes left what they found in each case."""
+    folder = tmp_path_factory.mktemp("two")
+    ran(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(balls, tmp_path_factory):
+    """Where the trainings of two processes are."""
+    folder = tmp_path_factory.mktemp("trainings")
+    ran(folder, balls)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ends(folder):
+    """How the trainings of each process ended."""
+    return [json.loads((folder / f"ends-{rank}").read_text()) for rank in (0, 1)]
 
 
 def test_every_term_and_head_is_compared():
@@ -146,8 +238,8 @@ def test_every_term_and_head_is_compared():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_two_processes_find_what_one_finds(two, name):
-    one, (first, second) = trained(name), [found[name] for found in two]
+def test_two_processes_find_what_one_finds(found, name):
+    one, (first, second) = trained(name), [load_file(found / f"{ALL.index(name)}-{rank}") for rank in (0, 1)]
     assert one.keys() == first.keys() == second.keys()
     for key, whole in one.items():
         if key.startswith("loss"):  # of a process; their mean is the loss
@@ -162,6 +254,120 @@ def test_two_processes_find_what_one_finds(two, name):
             )  # fmt: skip
 
 
+NO_SLOPE = ("stages.0.0.shortcut.1.weight", "vicreg.project.3.bias")
+"""Weights that change no loss: the size of a kernel of one voxel and channel before a norm, a shift of all embeddings. Their
+slope is rounding, of which Adam, which divides a slope by its size, makes a step as large as any other's."""
+
+CLOSE = 1e-3
+"""What Adam makes of the last bits in a few steps, of the largest number of a tensor or of a logged number. Losses of halves
+of a batch that did not know of each other differ by a hundred times as much."""
+
+
+def weights_of(run):
+    weights = {name: value.double() for name, value in checkpoint.weights(run / checkpoint.NAME, "").items()}
+    return {name: value for name, value in weights.items() if value.numel() and not name.endswith(NO_SLOPE)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "train", "changes"),
+    [("whole", pretrain, CHANGES), ("half", pretrain, HALF), ("classifier", finetune, ["finetune.batch=4"])],
+)
+def test_a_training_in_two_processes_is_the_training_in_one(balls, folder, ends, tmp_path, name, train, changes):
+    assert [end[name] for end in ends] == ["", ""]
+    alone, close = tmp_path / "alone", 30 * CLOSE if name == "half" else CLOSE
+    train(read_recipe(balls / "recipe.yaml", changes), balls / "store", alone)
+    first, second = weights_of(alone), weights_of(folder / name)
+    assert first.keys() == second.keys()
+    for key, one in first.items():
+        assert (one - second[key]).abs().max() <= close * one.abs().max(), key
+    for table in ("log.csv", "probes.csv"):
+        rows, same = read_log(alone / table), read_log(folder / name / table)
+        assert len(rows) == len(same)
+        for a, b in zip(rows, same, strict=True):
+            assert a.keys() == b.keys()
+            numbers = [key for key in a if not key.startswith(("knn_", "linear_"))]  # shares of a few scans: they jump
+            assert [float(a[key]) for key in numbers] == pytest.approx([float(b[key]) for key in numbers], rel=close)
+    assert sorted(p.name for p in folder.glob(f"{name}/pictures/*")) == sorted(p.name for p in alone.glob("pictures/*"))
+    assert len([*folder.glob(f"{name}/tensorboard/*")]) == 1  # only one process writes
+
+
+def run_of(path):
+    return {name: value for name, value in checkpoint.read(path / checkpoint.NAME).items() if value.numel()}
+
+
+@pytest.mark.slow
+def test_all_stop_after_the_step_in_which_one_is_asked_to_and_go_on_from_there(folder, ends):
+    assert [end["asked to stop"] for end in ends] == ["KeyboardInterrupt: "] * 2
+    assert [end["stopped after"] for end in ends] == [3, 3]
+    assert [end["gone on"] for end in ends] == ["", ""]
+    whole, stopped = run_of(folder / "whole"), run_of(folder / "stopped")
+    assert whole.keys() == stopped.keys() and all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(folder, ends):
+    for end in ends:
+        assert end["not finite"].startswith("UserError: step 4: the loss is not finite (rebuild nan, ")
+    assert checkpoint.steps_done(folder / "infinite" / checkpoint.NAME) == 4
+
+
+@pytest.mark.slow
+def test_what_the_first_process_cannot_write_stops_all(ends):
+    assert [end["full disk"] for end in ends] == [
+        "OSError: no space left on device", "UserError: another process of this training failed; what it says is the reason",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_share_a_batch_alike_are_refused(ends):
+    for end in ends:
+        assert "batch: 3 in all, but 2 processes cannot share them alike; give a multiple of 2" in end["odd"]
+
+
+@pytest.mark.slow
+def test_a_pair_that_is_killed_ends_in_the_same_bits_and_one_process_may_take_over(balls, tmp_path):
+    """kill -9 of one process, which ends the other, and SIGTERM to torchrun, which hands it on: from the shell."""
+    changes = ["pretrain.steps=30", "pretrain.save_every=2", "pretrain.batch=4", "method.rebuild.weight=0.01"]
+    options = [part for change in changes for part in ("--set", change)]
+
+    def start(name):
+        command = ["-m", "--", "medssl", "pretrain", balls / "recipe.yaml", "--store", balls / "store"]
+        return torchrun(*command, "--run", tmp_path / name, *options, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def until(name, steps, pair):
+        while checkpoint.steps_done(tmp_path / name / checkpoint.NAME) < steps and pair.poll() is None:
+            time.sleep(0.05)
+
+    with start("whole") as pair:
+        out, errors = pair.communicate(timeout=200)
+    assert pair.returncode == 0, errors[-3000:]
+    assert out.count("trunk in ") == 1
+    with start("killed") as pair:
+        until("killed", 4, pair)
+        (one, *_) = Path(f"/proc/{pair.pid}/task/{pair.pid}/children").read_text().split()
+        os.kill(int(one), signal.SIGKILL)
+        pair.communicate(timeout=100)
+    assert pair.returncode == 1
+    with start("killed") as pair:
+        until("killed", 10, pair)
+        pair.send_signal(signal.SIGTERM)
+        _, errors = pair.communicate(timeout=100)
+    done = checkpoint.steps_done(tmp_path / "killed" / checkpoint.NAME)
+    assert pair.returncode != 0 and 10 <= done < 30
+    assert errors.count("medssl: interrupted; run the same command again to go on") == 2
+    with start("killed") as pair:
+        pair.communicate(timeout=200)
+    whole, killed = run_of(tmp_path / "whole"), run_of(tmp_path / "killed")
+    assert whole.keys() == killed.keys() and all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
 if __name__ == "__main__":
-    for number, name in enumerate(ALL):
-        save_file(trained(name), Path(sys.argv[1]) / f"{number}-{share()[0]}")
+    to, *balls = map(Path, sys.argv[1:])
+    if balls:
+        text = json.dumps(trainings(*balls, to))  # which is where the processes meet
+        (to / f"ends-{share()[0]}").write_text(text)
+    else:
+        for number, name in enumerate(ALL):
+            tensors = trained(name)
+            save_file(tensors, to / f"{number}-{share()[0]}")

@@ -22,11 +22,13 @@ def pretrain(
     """Pretrain a trunk on a store's training volumes, without labels.
 
     Example: medssl pretrain pipelines/hippocampus.yaml --store stores/hippocampus --run runs/hippocampus_local
+
+    On several GPUs: torchrun --nproc_per_node 4 -m -- medssl pretrain ..., which learns the same from the same recipe.
     """
     from medssl.recipe import read_recipe
     from medssl.train import pretrain as train
 
-    say(f"trunk in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+    _say_once(f"trunk in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
 
 
 @app.command()
@@ -73,7 +75,7 @@ def finetune(
     from medssl.adapt import finetune as train
     from medssl.recipe import read_recipe
 
-    say(f"model in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+    _say_once(f"model in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
 
 
 @app.command()
@@ -92,3 +94,11 @@ def predict(
 
     table = answer(run, store, output, splits=split, masks=masks, progress=shown)
     say(f"{len(table)} predictions in {output}")
+
+
+def _say_once(text: str) -> None:
+    """Nothing; the text is on the standard output of the first of the processes that train."""
+    from medssl.processes import first
+
+    if first():
+        say(text)
