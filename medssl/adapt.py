@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medssl import checkpoint
+from medssl import checkpoint, processes
 from medssl.errors import UserError
 from medssl.heads import Classify, Segment, build_head
+from medssl.place import join
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import open_run
@@ -72,6 +73,7 @@ def finetune(
     """
     run, store_ = Path(run), open_store(store)
     settings = make(Training, recipe.get("finetune", {}), "finetune")
+    join(settings.precision)
     torch.manual_seed(settings.seed)
     model = build_model(recipe)
     target = model.head.target
@@ -93,7 +95,16 @@ def finetune(
     views = build_views(recipe["views"], count=1)
     fit(
         model,
-        Steps(store_, rows, views, batch=settings.batch, seed=settings.seed, target=target, balance=settings.balance),
+        Steps(
+            store_,
+            rows,
+            views,
+            batch=settings.batch,
+            seed=settings.seed,
+            target=target,
+            balance=settings.balance,
+            share=processes.share(),
+        ),
         settings,
         run,
         progress,

@@ -1,13 +1,46 @@
-"""Where a training or a prediction runs: the device and the precision, through Lightning Fabric."""
+"""Where a training or a prediction runs: the device, the precision and the other processes, through Lightning Fabric."""
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 
+import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+from medssl.errors import UserError
 
 
 def find_place(precision: str) -> Fabric:
     """Fabric on the best device there is, quietly. One process; the precision is the recipe's."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each precision on standard error
+    _quietly()
     return Fabric(accelerator="auto", devices=1, precision=precision)
+
+
+def join(precision: str) -> Fabric:
+    """Fabric on this process's device, with the other processes that torchrun started; without it, as `find_place`.
+
+    Asked again, it is in the same company. Gradients are the mean over processes. Parameters that a step leaves out are
+    looked for, because which ones these are depends on the batch. Buffers are not sent round: each process comes to the
+    same (see processes.py). Raises UserError when there are fewer GPUs than processes.
+    """
+    if not torch.distributed.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+        return find_place(precision)
+    _quietly()
+    world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise UserError(f"torchrun: {here} processes for {gpus} GPUs; give --nproc_per_node {gpus}")
+    known = inspect.signature(DistributedDataParallel).parameters
+    still = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    strategy = DDPStrategy(find_unused_parameters=True, **still)
+    fabric = Fabric(accelerator="auto", devices=here, num_nodes=world // here, strategy=strategy, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def _quietly() -> None:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each precision on standard error

@@ -18,6 +18,7 @@ from typing import Any
 
 from medssl.atomic import replacing, write_json
 from medssl.errors import UserError
+from medssl.processes import failing_together, first
 from medssl.store import Store
 from medssl.store.tables import RECORD
 
@@ -25,7 +26,16 @@ PACKAGES = ("medssl", "torch", "monai", "numpy")
 
 
 def open_run(run: Path, recipe: dict[str, Any], store: Store, facts: dict[str, Any]) -> None:
-    """Nothing; `run` is new, or holds a run of the same recipe on the same store that can go on. Else a UserError."""
+    """Nothing; `run` is new, or holds a run of the same recipe on the same store that can go on. Else a UserError.
+
+    The first of several processes looks and writes.
+    """
+    with failing_together():
+        if first():
+            _open(run, recipe, store, facts)
+
+
+def _open(run: Path, recipe: dict[str, Any], store: Store, facts: dict[str, Any]) -> None:
     record = {
         "recipe": recipe,
         "store": digest(store),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,12 +18,12 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from medssl import checkpoint
+from medssl import checkpoint, processes
 from medssl.asked import listening
 from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.pictures import save_picture
-from medssl.place import find_place
+from medssl.place import join
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
@@ -40,7 +41,8 @@ KEPT_BACK = "lower lr or raise warmup; the last checkpoint is kept"
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How long and how fast. `batch` scans a step and device, `accumulate` such batches before the weights move.
+    """How long and how fast. `batch` scans a step, which the processes of a training share alike: what is learned does not
+    depend on how many there are. `accumulate` such batches before the weights move.
 
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
@@ -94,26 +96,29 @@ def fit(
 
     `watch` is called after each step, before its checkpoint; it may raise, and must change nothing.
     Raises KeyboardInterrupt after the step, and its checkpoint, during which SIGTERM or SIGUSR1 came.
+    Of several processes (see processes.py) the first writes and calls `watch`; all stop after the same step.
     """
     torch.manual_seed(settings.seed)
     for name, parameter in model.named_parameters():
         if name.partition(".")[0] in settings.frozen:
             parameter.requires_grad_(False)
-    fabric = find_place(settings.precision)
+    fabric = join(settings.precision)
     wrapped, optimizer = fabric.setup(
         model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
     )
     path = run / checkpoint.NAME
-    start = checkpoint.restore(path, model, optimizer.optimizer)
+    start = processes.agreed(checkpoint.restore(path, model, optimizer.optimizer), f"steps done in {path}")
     if start >= settings.steps:
         return
     rates = cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
     feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
-    log = Log(run / "log.csv", start)
+    first = processes.first()
+    log = Log(run / "log.csv", start) if first else None
+    writer = SummaryWriter(run / "tensorboard", purge_step=start) if first else nullcontext()
     model.train()
-    with SummaryWriter(run / "tensorboard", purge_step=start) as board, listening() as asked:
-        for step in progress(range(start, settings.steps), "training", settings.steps, start):
+    with writer as board, listening() as asked:
+        for step in (progress if first else silent)(range(start, settings.steps), "training", settings.steps, start):
             # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
             torch.manual_seed(settings.seed * 1_000_003 + step)
             for group in optimizer.param_groups:
@@ -121,12 +126,11 @@ def fit(
             losses: dict[str, float] = {}
             for part in range(settings.accumulate):
                 batch = fabric.to_device(next(feed))
-                with fabric.no_backward_sync(wrapped, enabled=part < settings.accumulate - 1):
+                with fabric.no_backward_sync(wrapped, enabled=part < settings.accumulate - 1), processes.together():
                     named = wrapped(batch)
-                    fabric.backward(_total(named, step) / settings.accumulate)
-                losses = {
-                    name: losses.get(name, 0.0) + loss.item() / settings.accumulate for name, loss in named.items()
-                }
+                    told = dict(zip(named, processes.mean(torch.stack([*named.values()])).tolist(), strict=True))
+                    fabric.backward(_total(named, told, step) / settings.accumulate)
+                losses = {name: losses.get(name, 0.0) + loss / settings.accumulate for name, loss in told.items()}
             norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
             if not math.isfinite(norm):  # a loss may be finite where its slope is not; the weights have not moved yet
                 raise UserError(f"step {step}: the norm of the gradient is {norm}; {KEPT_BACK}")
@@ -134,15 +138,20 @@ def fit(
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
-            if step % settings.log_every == 0 or done == settings.steps:
-                _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
-            if step % settings.picture_every == 0 or done == settings.steps:
-                _draw(model, batch, fabric, run, board, done)
-            if watch is not None:
-                watch(step, board)
-            if done % settings.save_every == 0 or done == settings.steps or asked.is_set():
-                checkpoint.save(path, model, optimizer.optimizer, done)
-            if asked.is_set() and done < settings.steps:
+            with processes.failing_together():
+                if log is not None and board is not None:
+                    if step % settings.log_every == 0 or done == settings.steps:
+                        _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
+                    if step % settings.picture_every == 0 or done == settings.steps:
+                        _draw(model, batch, fabric, run, board, done)
+                    if watch is not None:
+                        watch(step, board)
+            stop = processes.anyone(asked.is_set())
+            if done % settings.save_every == 0 or done == settings.steps or stop:
+                with processes.failing_together():
+                    if first:
+                        checkpoint.save(path, model, optimizer.optimizer, done)
+            if stop and done < settings.steps:
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
 
@@ -165,6 +174,7 @@ def pretrain(
         if name not in recipe:
             raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
     settings = make(Training, recipe["pretrain"], "pretrain")
+    join(settings.precision)
     views = build_views(recipe["views"])
     torch.manual_seed(settings.seed)
     trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
@@ -180,7 +190,7 @@ def pretrain(
     group = "scanner" if settings.by_scanner and views.count > 1 else ""
     steps = Steps(
         store_, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
-        facts=method.columns,
+        facts=method.columns, share=processes.share(),
     )  # fmt: skip
     watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
     began = origin_of(None if start is None else Path(start))
@@ -210,9 +220,9 @@ def _groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:
     return [{"params": trunk, "scale": settings.trunk_lr}, {"params": rest, "scale": 1.0}]
 
 
-def _total(losses: dict[str, torch.Tensor], step: int) -> torch.Tensor:
-    total = torch.stack(list(losses.values())).sum()
-    if not total.isfinite():
-        named = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+def _total(losses: dict[str, torch.Tensor], told: dict[str, float], step: int) -> torch.Tensor:
+    """The sum of this process's losses. What is `told` is their means over processes, so all raise alike."""
+    if not math.isfinite(sum(told.values())):
+        named = ", ".join(f"{name} {loss:.4g}" for name, loss in told.items())
         raise UserError(f"step {step}: the loss is not finite ({named}); {KEPT_BACK}")
-    return total
+    return torch.stack(list(losses.values())).sum()

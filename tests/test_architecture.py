@@ -22,7 +22,7 @@ ORDER = [
     ["evaluate"],
     ["report"],
     # --- below this line torch may be imported
-    ["views"],
+    ["processes", "views"],
     ["trunks"],
     ["methods"],
     ["heads"],

@@ -27,13 +27,15 @@ def pretrain(
     """Pretrain a trunk on a store's training volumes, without labels.
 
     Example: medssl pretrain pipelines/hippocampus.yaml --store stores/hippocampus --run runs/hippocampus_local
+
+    On several GPUs: torchrun --nproc_per_node 4 -m -- medssl pretrain ..., which learns the same from the same recipe.
     """
     from medssl.recipe import read_recipe
     from medssl.train import pretrain as train
 
     settings = read_recipe(recipe, set_)
     _tell_unlike(start, settings, store)
-    say(f"trunk in {train(settings, store, run, start=start, progress=shown)}")
+    _say_once(f"trunk in {train(settings, store, run, start=start, progress=shown)}")
 
 
 @app.command()
@@ -84,7 +86,7 @@ def finetune(
 
     settings = read_recipe(recipe, set_)
     _tell_unlike(start, settings, store)
-    say(f"model in {train(settings, store, run, start=start, progress=shown)}")
+    _say_once(f"model in {train(settings, store, run, start=start, progress=shown)}")
 
 
 @app.command()
@@ -113,4 +115,12 @@ def _tell_unlike(start: Path | None, recipe: Section, store: Path) -> None:
     from medssl.weights import unlike
 
     for line in unlike(start, recipe, open_store(store)):
-        say(f"note: {line}")
+        _say_once(f"note: {line}")
+
+
+def _say_once(text: str) -> None:
+    """Nothing; the text is on the standard output of the first of the processes that train."""
+    from medssl.processes import first
+
+    if first():
+        say(text)

@@ -6,7 +6,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medssl.processes import own, rows_in_all
 from medssl.trunks import Features, Trunk
+
+
+class Drop(nn.Module):
+    """Dropout of rows (B, E) of one view of scans, as nn.Dropout, but drawn for the whole batch, of which a process has a
+    share: two of them are not to drop the same.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows with `share` of their numbers, in training, 0 and the others larger by as much."""
+        if not self.training:
+            return x
+        kept = functional.dropout(x.new_ones(rows_in_all(len(x)), *x.shape[1:]), self.share)
+        return x * own(kept, len(x))
 
 
 class Classify(nn.Module):
@@ -19,7 +37,7 @@ class Classify(nn.Module):
         super().__init__()
         self.label = self.target = label
         self.norm = nn.LayerNorm(2 * trunk.dim)
-        self.last = nn.Sequential(nn.Dropout(drop), nn.Linear(2 * trunk.dim, 1))
+        self.last = nn.Sequential(Drop(drop), nn.Linear(2 * trunk.dim, 1))
 
     def forward(self, features: Features, size: tuple[int, ...]) -> torch.Tensor:
         """Logits (B,)."""

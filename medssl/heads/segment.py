@@ -7,6 +7,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from medssl.errors import UserError
+from medssl.processes import gathered
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
@@ -35,5 +36,9 @@ class Segment(nn.Module):
         return self.last(self.decoder(features, size))
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Dice plus cross-entropy with label maps (B, *S) of whole numbers."""
-        return self.criterion(logits.float(), target[:, None])
+        """Dice plus cross-entropy with label maps (B, *S) of whole numbers.
+
+        Dice is of the structures of all scans of a step, so each process is shown the logits of all.
+        """
+        scans = len(logits)
+        return self.criterion(gathered(logits.float(), scans), gathered(target, scans)[:, None])

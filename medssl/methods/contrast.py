@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
-from medssl.methods.pairs import Pairs, Rows, rows_of
+from medssl.methods.pairs import Pairs, Rows, gathered_rows, rows_of
 from medssl.methods.projector import projector
 from medssl.methods.queue import Queue
 from medssl.methods.relations import info_nce, info_nce_between
@@ -72,12 +72,13 @@ class Contrast(nn.Module):
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
-        rows = rows_of(bank.batch, bank.features().pooled if self.pairs.arguments("knn") else None)
+        mine = rows_of(bank.batch, bank.features().pooled.detach() if self.pairs.arguments("knn") else None)
+        rows = gathered_rows(mine, bank.scans)
         positive, ignore = self.pairs.between(rows, rows)
-        z = self.project(bank.features(masked=self.masked).pooled)
+        z = bank.gathered(self.project(bank.features(masked=self.masked).pooled))
         if not self.taught:
             return self.weight * info_nce(z, positive, ignore, self.temperature)
-        keys = bank.averaged(self)(bank.features(teacher=True).pooled)
+        keys = bank.gathered(bank.averaged(self)(bank.features(teacher=True).pooled))
         past, facts = self.queue.content()
         known = {name: facts[:, n].to(rows.facts[name].dtype) for n, name in enumerate(self.told)}
         unlike = Rows(facts=known | {"scan": torch.full_like(known["patient"], -1)})
@@ -92,7 +93,7 @@ class Contrast(nn.Module):
         )  # fmt: skip
         if self.training:
             now = torch.stack([rows.facts[name] for name in self.told], 1)
-            self.queue.add(keys[: bank.scans], now[: bank.scans])
+            self.queue.add(keys[: bank.all_scans], now[: bank.all_scans])
         return self.weight * loss
 
 

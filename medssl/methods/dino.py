@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from medssl.methods.projector import Prototypes
 from medssl.methods.relations import same
+from medssl.processes import mean
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ class DINO(nn.Module):
         told = bank.averaged(self)(bank.features(teacher=True).pooled)
         target = ((told - self.centre) / self.teacher_temperature).softmax(1)
         if self.training:
-            self.centre.lerp_(told.mean(0), 1 - CENTRE_MOMENTUM)
+            self.centre.lerp_(mean(told.mean(0)), 1 - CENTRE_MOMENTUM)
         row, by = torch.arange(len(student), device=student.device), bank.scans
         of_one_scan = row[:, None] % by == row[None, : bank.rows] % by
         of_one_view = row[:, None] // by == row[None, : bank.rows] // by
         loss = distilled(student, target, of_one_scan & ~of_one_view)
         if self.koleo:
-            patient = bank.batch.patient.repeat(bank.rows // bank.scans)
-            loss = loss + self.koleo * koleo(bank.features().pooled, same(patient))
+            patient = bank.gathered(bank.batch.patient.repeat(bank.rows // bank.scans))
+            loss = loss + self.koleo * koleo(bank.gathered(bank.features().pooled), same(patient))
         return self.weight * loss
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from medssl.methods.dino import CENTRE_MOMENTUM
 from medssl.methods.projector import Prototypes
+from medssl.processes import mean
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -50,5 +51,5 @@ class IBOT(nn.Module):
         told = bank.averaged(self)(cells(bank.features(teacher=True).pyramid[-1]))
         target = ((told - self.centre) / self.teacher_temperature).softmax(1)
         if self.training:
-            self.centre.lerp_(told.mean(0), 1 - CENTRE_MOMENTUM)
+            self.centre.lerp_(mean(told.mean(0)), 1 - CENTRE_MOMENTUM)
         return -self.weight * (target * student.log_softmax(1)).sum(1).mean()

@@ -7,13 +7,14 @@ partitions: every view carries its voxel-to-mm matrix, so the same place is know
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from medssl.methods.relations import info_nce, same
+from medssl.processes import own
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
@@ -57,31 +58,58 @@ class LocalContrast(nn.Module):
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step; 0 for views that share fewer than two places."""
         embedding, batch = self.head(bank.dense()).float(), bank.batch
-        scans = torch.arange(bank.scans)
-        losses = [self._loss(embedding, batch, row, row, batch.to_mm) for row in scans]
+        views = _views_of(batch, embedding)
+        tried = own(_tried(bank.all_scans, self.points, views.dims), bank.scans)
+        loss = torch.stack([self._loss(views, n, n, views.to_mm, tried[n]) for n in range(bank.scans)]).mean()
         if self.across:
-            mates = strangers(batch.patient).tolist()
-            losses += [self._loss(embedding, batch, row, mates[row], batch.to_share) for row in scans]
-        return self.weight * torch.stack(losses).mean()
+            every = Seen(*(bank.gathered(x.flatten(0, 1)).unflatten(0, (2, -1)) if x.numel() else x for x in views))
+            mates = strangers(bank.gathered(batch.patient)).tolist()
+            tried = _tried(bank.all_scans, self.points, views.dims)
+            others = [self._loss(every, n, mate, every.to_share, tried[n]) for n, mate in enumerate(mates)]
+            loss = (loss + torch.stack(others).mean()) / 2
+        return self.weight * loss
 
-    def _loss(self, embedding: torch.Tensor, batch: Batch, row: int, mate: int, maps: torch.Tensor) -> torch.Tensor:
-        """The contrast of scan `row` in its first view with scan `mate` in its second. `maps` (V, B, 4, 4) take both views'
+    def _loss(self, seen: Seen, scan: int, mate: int, maps: torch.Tensor, tried: torch.Tensor) -> torch.Tensor:
+        """The contrast of `scan` in its first view with scan `mate` in its second. `maps` (2, B, 4, 4) take both views'
         voxels to where equal places have equal coordinates.
         """
-        size, grid = tuple(embedding.shape[2:]), grid_of(tuple(embedding.shape[2:]))
-        bend = torch.stack([batch.bend[0, row], batch.bend[1, mate]]).double() if batch.bend.numel() else NO_BENDS
-        here, there = shared_places(torch.stack([maps[0, row], maps[1, mate]]).double(), size, self.points, bend)
+        first, second = seen.embedding[0, scan], seen.embedding[1, mate]
+        size = tuple(first.shape[1:])
+        bend = torch.stack([seen.bend[0, scan], seen.bend[1, mate]]) if seen.bend.numel() else NO_BENDS
+        both = _places_in_both(tried, torch.stack([maps[0, scan], maps[1, mate]]), size, bend)
+        here, there = (place[: self.points] for place in both)
         if len(here) < 2:
-            return embedding[row].sum() * 0
+            return first.sum() * 0
         with torch.autocast(here.device.type, enabled=False):
-            mm = bent(bend[0], here, grid) @ batch.to_mm[0, row].double().T
-        z = torch.cat([at(embedding[row], here), at(embedding[batch.x.shape[1] + mate], there)])
+            mm = bent(bend[0], here, grid_of(size)) @ seen.to_mm[0, scan].T
+        z = torch.cat([at(first, here), at(second, there)])
         place = torch.arange(len(here), device=z.device).repeat(2)
         distance = torch.cdist(mm[:, :3], mm[:, :3]).repeat(2, 2)
         itself = torch.eye(len(place), dtype=torch.bool, device=z.device)
         positive = same(place) & ~itself
         ignore = ((distance < self.apart_mm).to(z.device) | itself) & ~positive
         return info_nce(z, positive, ignore, self.temperature)
+
+
+class Seen(NamedTuple):
+    """The first two views of scans: vectors (2, B, E, *S), matrices (2, B, 4, 4) as in Batch, bends (2, B, 3, G, G, G) or
+    none.
+    """
+
+    embedding: torch.Tensor
+    to_mm: torch.Tensor
+    to_share: torch.Tensor
+    bend: torch.Tensor
+
+    @property
+    def dims(self) -> int:
+        """2 or 3."""
+        return self.embedding.ndim - 3
+
+
+def _views_of(batch: Batch, embedding: torch.Tensor) -> Seen:
+    vectors = embedding.unflatten(0, (-1, batch.x.shape[1]))
+    return Seen(vectors[:2], batch.to_mm[:2].double(), batch.to_share[:2].double(), batch.bend[:2].double())
 
 
 def shared_places(
@@ -92,17 +120,30 @@ def shared_places(
     `bend` are the control points of both views (2, 3, G, G, G), or (2, 0).
     In 2D, a place lies in the second view if it is within half a slice of it.
     """
+    here, there = _places_in_both(_tried(1, points, len(size))[0], to_mm, size, bend)
+    return here[:points], there[:points]
+
+
+def _tried(scans: int, points: int, dims: int) -> torch.Tensor:
+    """Where to look for places (scans, 4 * points, dims), from 0 to 1: more than wanted, as some lie in one view only."""
+    return torch.rand(scans, 4 * points, dims, dtype=torch.float64)
+
+
+def _places_in_both(
+    tried: torch.Tensor, to_mm: torch.Tensor, size: tuple[int, ...], bend: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `shared_places`, of all those tried that lie in both views."""
     dims = len(size)
-    here = torch.zeros(4 * points, 4, dtype=to_mm.dtype, device=to_mm.device)
+    here = torch.zeros(len(tried), 4, dtype=to_mm.dtype, device=to_mm.device)
     here[:, 3] = 1
     limit = torch.tensor(size, dtype=to_mm.dtype, device=to_mm.device) - 1
-    here[:, :dims] = torch.rand(4 * points, dims, dtype=to_mm.dtype).to(to_mm.device) * limit
+    here[:, :dims] = tried.to(here) * limit
     grid = grid_of(size)
     # In bfloat16, which autocast would take, a place of 100 mm is off by up to a quarter of a millimetre.
     with torch.autocast(to_mm.device.type, enabled=False):
         there = unbent(bend[1], bent(bend[0], here, grid) @ (torch.linalg.inv(to_mm[1]) @ to_mm[0]).T, grid)
     inside = ((there[:, :dims] >= 0) & (there[:, :dims] <= limit)).all(1) & (there[:, dims:3].abs() <= 0.5).all(1)
-    return here[inside][:points], there[inside][:points]
+    return here[inside], there[inside]
 
 
 def at(embedding: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

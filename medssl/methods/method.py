@@ -12,6 +12,7 @@ from medssl.errors import UserError
 from medssl.methods.rebuild import Rebuild
 from medssl.methods.teacher import Average
 from medssl.methods.weights import LearnedWeights
+from medssl.processes import fetched, gathered, own, rows_in_all
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.views import Batch
@@ -25,14 +26,15 @@ NO_TEACHER = "method.teacher_half_life: 0, but a term asks for a teacher; set it
 class Bank:
     """One step's views and what the trunk makes of them, each forward run at most once.
 
-    Rows are views-first: row v * B + b is view v of scan b.
+    Rows are views-first: row v * B + b is view v of scan b. They are those of this process; `gathered` gives a term that
+    compares rows those of all.
     """
 
     def __init__(self, method: Method, batch: Batch) -> None:
         self.batch, self.method = batch, method
         self.x_RCS = batch.x.flatten(0, 1)
         self.rows, self.scans = len(self.x_RCS), batch.x.shape[1]
-        self.mask = method.masking.draw(self.x_RCS, method.trunk.cell)
+        self.mask = method.masking.draw(self.x_RCS, method.trunk.cell, self.scans)
         self._features: dict[tuple[bool, bool], Features] = {}
         self._dense: dict[bool, torch.Tensor] = {}
         self._small: Features | None = None
@@ -52,7 +54,17 @@ class Bank:
     def _replaced(self) -> torch.Tensor:
         """All rows with the same view of another patient's scan wherever they are hidden."""
         hidden = spread(self.mask, tuple(self.x_RCS.shape[2:]))
-        return torch.where(hidden, self.batch.x[:, strangers(self.batch.patient)].flatten(0, 1), self.x_RCS)
+        others = own(strangers(self.gathered(self.batch.patient)), self.scans)
+        return torch.where(hidden, fetched(self.batch.x, others).flatten(0, 1), self.x_RCS)
+
+    def gathered(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, in the order of one that has the whole batch, given this one's (n * B, ...)."""
+        return gathered(x, self.scans)
+
+    @property
+    def all_scans(self) -> int:
+        """How many scans all processes have."""
+        return rows_in_all(self.scans)
 
     def every_pooled(self) -> torch.Tensor:
         """The trunk's pooled features of all rows and, after them, of the small views (R + L * B, dim)."""

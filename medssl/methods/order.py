@@ -47,11 +47,13 @@ class Order(nn.Module):
 
     def asked(self, bank: Bank) -> tuple[torch.Tensor, torch.Tensor]:
         """The answer for each scan that can be asked about, as a logit, and whether its views are in order (0 or 1)."""
-        views = bank.features().pooled.float().unflatten(0, (-1, bank.scans))[:3]
-        place, number = bank.batch.where[:3, :, self.along].sort(dim=0)
+        scans = bank.all_scans
+        views = bank.gathered(bank.features().pooled.float()).unflatten(0, (-1, scans))[:3]
+        where = bank.gathered(bank.batch.where[..., self.along].flatten().to(views.device)).view(-1, scans)
+        place, number = where[:3].sort(dim=0)
         clear = (place.diff(dim=0) >= self.apart).all(0).to(views.device)
-        ordered = torch.rand(bank.scans) < 0.5
-        right, wrong = (of[torch.randint(len(of), (bank.scans,))] for of in (RIGHT, WRONG))
+        ordered = torch.rand(scans) < 0.5
+        right, wrong = (of[torch.randint(len(of), (scans,))] for of in (RIGHT, WRONG))
         told = number.T.cpu().gather(1, torch.where(ordered[:, None], right, wrong)).to(views.device)
         chosen = views.transpose(0, 1).gather(1, told[..., None].expand(-1, -1, views.shape[2]))
         return self.judge(chosen.flatten(1))[clear, 0], ordered.to(views)[clear]

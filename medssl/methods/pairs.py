@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from medssl.errors import UserError
+from medssl.processes import gathered, place
 from medssl.views import Batch
 from medssl.views.bend import bent, grid_of
 
@@ -158,7 +159,7 @@ def rows_of(batch: Batch, features: torch.Tensor | None = None) -> Rows:
     """What is known of the rows of a batch, views first: row v * B + b is view v of scan b."""
     views, scans, _, *size = batch.x.shape
     facts = {
-        "scan": torch.arange(scans, device=batch.patient.device),
+        "scan": torch.arange(scans, device=batch.patient.device) + place()[0] * scans,
         "patient": batch.patient,
         "scanner": batch.scanner,
     }
@@ -171,6 +172,15 @@ def rows_of(batch: Batch, features: torch.Tensor | None = None) -> Rows:
         facts={name: values.repeat(views) for name, values in {**facts, **batch.facts}.items()},
         mm=mm.to(batch.patient.device),
         features=torch.empty(0, 0) if features is None else features,
+    )
+
+
+def gathered_rows(rows: Rows, scans: int) -> Rows:
+    """The rows of all processes, given those of this one's `scans`."""
+    return Rows(
+        facts={name: gathered(values, scans) for name, values in rows.facts.items()},
+        mm=gathered(rows.mm, scans),
+        features=gathered(rows.features, scans) if rows.features.numel() else rows.features,
     )
 
 

@@ -54,9 +54,9 @@ class PositionContrast(nn.Module):
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
-        z = self.project(bank.features().pooled)
-        scan = torch.arange(bank.rows, device=z.device) % bank.scans
-        place = bank.batch.where[..., self.along].flatten().to(z.device)
+        z = bank.gathered(self.project(bank.features().pooled))
+        scan = torch.arange(len(z), device=z.device) % bank.all_scans
+        place = bank.gathered(bank.batch.where[..., self.along].flatten().to(z.device))
         return self.weight * pairwise_nce(z, *self.relation(scan, place), self.temperature)
 
     def relation(self, scan: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

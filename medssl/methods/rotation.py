@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from medssl.errors import UserError
 from medssl.methods.projector import projector
+from medssl.processes import own, rows_in_all
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Rotation(nn.Module):
 
     def asked(self, bank: Bank) -> tuple[torch.Tensor, torch.Tensor]:
         """The answer for each view, as logits (R, turns), and the number of its turn (R,)."""
-        told = torch.randint(len(self.turns), (bank.rows,))
+        told = own(torch.randint(len(self.turns), (rows_in_all(bank.rows),)), bank.scans)
         x = torch.stack([turned(x, self.turns[number]) for x, number in zip(bank.x_RCS, told.tolist(), strict=True)])
         return self.judge(bank.method.trunk(x).pooled).float(), told.to(x.device)
 

@@ -55,18 +55,18 @@ class SwAV(nn.Module):
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
-        places = self.head.place(bank.every_pooled()).unflatten(0, (-1, bank.scans))
+        places = bank.gathered(self.head.place(bank.every_pooled())).unflatten(0, (-1, bank.all_scans))
         pull = float(not self.frozen or int(self.seen) >= self.frozen)
         scores, past = self.head.score(places, pull), self.head.score(self.queue.content()[0])
         whole = bank.rows // bank.scans
         codes = [
-            sinkhorn(torch.cat([view, past]).detach() / self.epsilon, self.iterations)[: bank.scans]
+            sinkhorn(torch.cat([view, past]).detach() / self.epsilon, self.iterations)[: bank.all_scans]
             for view in scores[:whole]
         ]
         guess = (scores / self.temperature).log_softmax(2)
         pairs = [-(codes[b] * guess[a]).sum(1).mean() for a, b in product(range(len(scores)), range(whole)) if a != b]
         if self.training:
-            self.queue.add(places[0].detach(), torch.zeros(bank.scans, 0, device=scores.device))
+            self.queue.add(places[0].detach(), torch.zeros(bank.all_scans, 0, device=scores.device))
             if self.frozen:
                 self.seen += 1
         return self.weight * torch.stack(pairs).mean()

@@ -44,7 +44,7 @@ class VICReg(nn.Module):
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
-        views = self.project(bank.features().pooled).float().unflatten(0, (-1, bank.scans))
+        views = bank.gathered(self.project(bank.features().pooled).float()).unflatten(0, (-1, bank.all_scans))
         pairs = [vicreg(a, b, *self.parts) for a, b in combinations(views, 2)]
         return self.weight * torch.stack(pairs).mean()
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medssl.errors import UserError
+from medssl.processes import mean
 
 
 class LearnedWeights(nn.Module):
@@ -25,8 +26,8 @@ class LearnedWeights(nn.Module):
         """The weighted losses by name. Raises UserError for one below nought, which no weight could bound."""
         weighted = {}
         for name, loss in losses.items():
-            if loss < 0:
-                raise UserError(f"method.weighing: learned, but {name} is {loss.item():.4g}; a term that may be negative "
+            if (whole := mean(loss)) < 0:
+                raise UserError(f"method.weighing: learned, but {name} is {whole.item():.4g}; a term that may be negative "
                                 "(dino with koleo) needs weighing: fixed")  # fmt: skip
             square = self.spread[name].square()
             weighted[name] = loss / (2 * square) + square.log1p()

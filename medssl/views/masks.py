@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from medssl.errors import UserError
+from medssl.processes import own, rows_in_all
 
 FLAT = 1e-3
 """Standard deviation below which a cell of a prepared volume holds nothing but air."""
@@ -47,16 +48,19 @@ class Masking:
         whole = round(left) if self.seen == "rounded" or math.isclose(left, round(left)) else math.floor(left)
         return cells - min(max(whole, 1), cells - 1)
 
-    def draw(self, x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
-        """Mask (R, *grid) for views of cells of `cell` voxels, by torch's own random numbers on the CPU."""
-        rows, grid = len(x_RCS), tuple(n // c for n, c in zip(x_RCS.shape[2:], cell, strict=True))
+    def draw(self, x_RCS: torch.Tensor, cell: tuple[int, ...], scans: int | None = None) -> torch.Tensor:
+        """Mask (R, *grid) for views of cells of `cell` voxels, by torch's own random numbers on the CPU.
+
+        The rows are of so many `scans`, views first; None: of as many as there are rows.
+        """
+        rows, grid = rows_in_all(len(x_RCS)), tuple(n // c for n, c in zip(x_RCS.shape[2:], cell, strict=True))
         # Each cell has a score; those with the highest ones are hidden. Neighbours that share scores go together.
         score = self._score(rows, grid)
-        score = score + 1e-6 * torch.rand(rows, *grid)
+        score = own(score + 1e-6 * torch.rand(rows, *grid), scans or len(x_RCS))
         if self.tissue:
             score = score + 10 * _has_tissue(x_RCS, cell).cpu()
         rank = score.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
-        return (rank < self.count(rank.shape[1])).reshape(rows, *grid).to(x_RCS.device)
+        return (rank < self.count(rank.shape[1])).reshape(-1, *grid).to(x_RCS.device)
 
     def _score(self, rows: int, grid: tuple[int, ...]) -> torch.Tensor:
         if self.kind == "random":
@@ -84,7 +88,10 @@ def strangers(patient: torch.Tensor) -> torch.Tensor:
     Raises UserError for a single scan.
     """
     if len(patient) < 2:
-        raise UserError("method.mask.fill: another, but a batch holds 1 scan; set pretrain.batch to 2 or more")
+        raise UserError(
+            "pretrain.batch: 1, but the method shows each scan another (method.mask.fill, method.local.across); "
+            "set it to 2 or more"
+        )
     score = torch.rand(len(patient), len(patient)).to(patient.device)
     score = score + 2.0 * (patient[:, None] != patient[None])
     return score.fill_diagonal_(-1).argmax(1)

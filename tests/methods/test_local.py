@@ -33,7 +33,8 @@ def seen(size, patients=(0, 1, 2)):
 
 
 def bank_of(batch, maps):
-    return SimpleNamespace(batch=batch, dense=lambda: maps, scans=batch.x.shape[1])
+    scans = batch.x.shape[1]
+    return SimpleNamespace(batch=batch, dense=lambda: maps, scans=scans, all_scans=scans, gathered=lambda x: x)
 
 
 def term_for(size, **settings):

@@ -93,5 +93,5 @@ def test_strangers_are_of_other_patients_and_of_any_of_them():
     assert all(set(drawn[:, n].tolist()) == set(range(5)) - set(patient.eq(patient[n]).nonzero().flatten().tolist())
                for n in range(5))  # fmt: skip
     assert strangers(torch.tensor([3, 3])).tolist() == [1, 0]
-    with pytest.raises(UserError, match=r"method\.mask\.fill: another, but a batch holds 1 scan"):
+    with pytest.raises(UserError, match=r"pretrain\.batch: 1, but the method shows each scan another"):
         strangers(torch.tensor([3]))
