@@ -3,6 +3,7 @@
 run.json         recipe, versions, digest of the store; written first and never changed
 last.safetensors weights, optimizer and step
 log.csv          a row every few steps
+times.csv        beside it: the seconds since the row before, and how many of them the network waited for batches
 pictures/        what went in, what was hidden, what came out
 tensorboard/     the same for TensorBoard
 """
@@ -19,6 +20,9 @@ from typing import Any
 from medssl.atomic import replacing, write_json
 from medssl.errors import UserError
 from medssl.store import Store
+
+TIMES = "times.csv"
+"""Apart from log.csv, which is the same in every repetition of a run."""
 
 PACKAGES = ("medssl", "torch", "monai", "numpy")
 

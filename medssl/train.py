@@ -14,19 +14,19 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint
 from medssl.asked import listening
 from medssl.errors import UserError
+from medssl.feed import Feed
 from medssl.methods import build_method
 from medssl.pictures import save_picture
 from medssl.place import find_place
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import Log, open_run, origin
+from medssl.runs import TIMES, Log, open_run, origin
 from medssl.schedule import cosine
 from medssl.store import open_store
 from medssl.trunks import build_trunk
@@ -108,8 +108,8 @@ def fit(
         return
     rates = cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
-    feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
-    log = Log(run / "log.csv", start)
+    log, times = Log(run / "log.csv", start), Log(run / TIMES, start)
+    feed = Feed(batches, order, settings.workers)
     model.train()
     with SummaryWriter(run / "tensorboard", purge_step=start) as board, listening() as asked:
         for step in progress(range(start, settings.steps), "training", settings.steps, start):
@@ -135,6 +135,7 @@ def fit(
             done = step + 1
             if step % settings.log_every == 0 or done == settings.steps:
                 _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
+                times.write({"step": step, **feed.lap()})
             if step % settings.picture_every == 0 or done == settings.steps:
                 _draw(model, batch, fabric, run, board, done)
             if watch is not None:

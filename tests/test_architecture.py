@@ -26,7 +26,7 @@ ORDER = [
     ["trunks"],
     ["methods"],
     ["heads"],
-    ["checkpoint", "place", "schedule", "asked", "runs", "pictures"],
+    ["checkpoint", "place", "schedule", "asked", "feed", "runs", "pictures"],
     ["probe"],
     ["train"],
     ["adapt"],
