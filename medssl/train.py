@@ -7,10 +7,10 @@ a run that was killed and started again ends in the same bits as one that was no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -20,7 +20,7 @@ from medssl import checkpoint
 from medssl.asked import listening
 from medssl.errors import UserError
 from medssl.feed import Feed
-from medssl.methods import build_method
+from medssl.methods import Method, build_method
 from medssl.pictures import save_picture
 from medssl.place import find_place
 from medssl.probe.online import Online
@@ -28,7 +28,7 @@ from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import TIMES, Log, open_run, origin
 from medssl.schedule import cosine
-from medssl.store import open_store
+from medssl.store import Store, open_store
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
@@ -88,10 +88,12 @@ def fit(
     run: Path,
     progress: Progress = silent,
     watch: Callable[[int, SummaryWriter], None] | None = None,
+    rates: Sequence[float] = (),
 ) -> None:
     """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one.
 
-    `watch` is called after each step, before its checkpoint; it may raise, and must change nothing.
+    `watch` is called after each step, before its checkpoint; it may raise, and must change nothing. `rates` are the
+    learning rates of all steps; without any, they are those that `settings` describe.
     Raises KeyboardInterrupt after the step, and its checkpoint, during which SIGTERM or SIGUSR1 came.
     """
     torch.manual_seed(settings.seed)
@@ -106,7 +108,7 @@ def fit(
     start = checkpoint.restore(path, model, optimizer.optimizer)
     if start >= settings.steps:
         return
-    rates = cosine(settings.lr, settings.steps, settings.warmup)
+    rates = rates or cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
     log, times = Log(run / "log.csv", start), Log(run / TIMES, start)
     feed = Feed(batches, order, settings.workers)
@@ -146,6 +148,41 @@ def fit(
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
 
+class Plan(NamedTuple):
+    """A training before its first step."""
+
+    model: torch.nn.Module
+    batches: Steps
+    settings: Training
+    facts: dict[str, Any]
+    """What run.json tells of it beside recipe, store and versions."""
+
+
+def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan:
+    """The pretraining that a recipe describes, as `pretrain` begins it; nothing is written."""
+    for name in ("views", "method", "pretrain"):
+        if name not in recipe:
+            raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
+    settings = make(Training, recipe["pretrain"], "pretrain")
+    views = build_views(recipe["views"])
+    torch.manual_seed(settings.seed)
+    trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
+    method = build_method(recipe["method"], trunk)
+    if method.views > views.count:
+        raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
+    rows = select(store, recipe.get("data", {}), split="train", channels=trunk.channels)
+    if start is not None:
+        checkpoint.fill(cast(torch.nn.Module, method.trunk), "trunk.", Path(start))
+        if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
+            checkpoint.fill(method.decoder, "decoder.", Path(start))
+    group = "scanner" if settings.by_scanner and views.count > 1 else ""
+    steps = Steps(
+        store, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
+        facts=method.columns,
+    )  # fmt: skip
+    return Plan(method, steps, settings, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
+
+
 def pretrain(
     recipe: Section,
     store: Path | str,
@@ -160,30 +197,19 @@ def pretrain(
     `start` is a pretraining run whose trunk, and decoder if it has one, this one begins with: the next stage of several.
     """
     run, store_ = Path(run), open_store(store)
-    for name in ("views", "method", "pretrain"):
-        if name not in recipe:
-            raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
-    settings = make(Training, recipe["pretrain"], "pretrain")
-    views = build_views(recipe["views"])
-    torch.manual_seed(settings.seed)
-    trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
-    method = build_method(recipe["method"], trunk)
-    if method.views > views.count:
-        raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
-    rows = select(store_, recipe.get("data", {}), split="train", channels=trunk.channels)
-    if start is not None:
-        checkpoint.fill(cast(torch.nn.Module, method.trunk), "trunk.", Path(start))
-        if method.decoder is not None and checkpoint.weights(Path(start) / checkpoint.NAME, "decoder."):
-            checkpoint.fill(method.decoder, "decoder.", Path(start))
-    group = "scanner" if settings.by_scanner and views.count > 1 else ""
-    steps = Steps(
-        store_, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
-        facts=method.columns,
-    )  # fmt: skip
-    watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
-    open_run(run, recipe, store_, {"kind": "pretrain", "start": origin(start), "volumes": len(rows)})
-    fit(method, steps, settings, run, progress, watch)
+    planned = plan(recipe, store_, start)
+    watch = watching(planned, recipe, store_, run)
+    open_run(run, recipe, store_, planned.facts)
+    fit(planned.model, planned.batches, planned.settings, run, progress, watch)
     return run
+
+
+def watching(planned: Plan, recipe: Section, store: Store, run: Path) -> Online | None:
+    """What looks at a pretraining while it runs; None when the recipe has no section `probe`."""
+    if "probe" not in recipe:
+        return None
+    last = planned.settings.steps - 1
+    return Online(cast(Method, planned.model), store, recipe, run, planned.batches, last)
 
 
 def _tell(log: Log, board: SummaryWriter, numbers: dict[str, float]) -> None:

@@ -30,6 +30,7 @@ ORDER = [
     ["probe"],
     ["train"],
     ["adapt"],
+    ["rehearsal", "find_rate"],
     ["predict"],
     ["demo"],
     ["cli", "__main__"],

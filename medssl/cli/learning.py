@@ -7,16 +7,24 @@ from typing import Annotated
 
 import typer
 
-from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, say
+from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, given, say
 from medssl.progress import shown
+
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Train nothing: take a few steps and say what memory, time and money all need."),
+]
+PerHour = Annotated[float, typer.Option(min=0.0, help="With --dry-run: the price of an hour of this machine.")]
 
 
 @app.command()
 def pretrain(
     recipe: Recipe,
     store: StoreOption,
-    run: RunOption,
+    run: RunOption = None,
     start: Annotated[Path | None, typer.Option("--from", help="A pretraining run that this one goes on from.")] = None,
+    dry_run: DryRun = False,
+    per_hour: PerHour = 0.0,
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Pretrain a trunk on a store's training volumes, without labels.
@@ -24,9 +32,14 @@ def pretrain(
     Example: medssl pretrain pipelines/hippocampus.yaml --store stores/hippocampus --run runs/hippocampus_local
     """
     from medssl.recipe import read_recipe
+    from medssl.rehearsal import rehearse
     from medssl.train import pretrain as train
 
-    say(f"trunk in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+    content = read_recipe(recipe, set_)
+    if dry_run:
+        say("\n".join(rehearse(content, store, "pretrain", start=start, progress=shown).lines(per_hour)))
+        return
+    say(f"trunk in {train(content, store, given(run), start=start, progress=shown)}")
 
 
 @app.command()
@@ -62,8 +75,10 @@ def probe(
 def finetune(
     recipe: Recipe,
     store: StoreOption,
-    run: RunOption,
+    run: RunOption = None,
     start: Annotated[Path | None, typer.Option("--from", help="A pretraining run; without it, from scratch.")] = None,
+    dry_run: DryRun = False,
+    per_hour: PerHour = 0.0,
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Train a head on a trunk with the labels there are.
@@ -72,8 +87,13 @@ def finetune(
     """
     from medssl.adapt import finetune as train
     from medssl.recipe import read_recipe
+    from medssl.rehearsal import rehearse
 
-    say(f"model in {train(read_recipe(recipe, set_), store, run, start=start, progress=shown)}")
+    content = read_recipe(recipe, set_)
+    if dry_run:
+        say("\n".join(rehearse(content, store, "finetune", start=start, progress=shown).lines(per_hour)))
+        return
+    say(f"model in {train(content, store, given(run), start=start, progress=shown)}")
 
 
 @app.command()
