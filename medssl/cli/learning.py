@@ -15,6 +15,13 @@ DryRun = Annotated[
     typer.Option("--dry-run", help="Train nothing: take a few steps and say what memory, time and money all need."),
 ]
 PerHour = Annotated[float, typer.Option(min=0.0, help="With --dry-run: the price of an hour of this machine.")]
+FindRate = Annotated[
+    bool,
+    typer.Option("--find-lr", help="Train nothing: raise the learning rate step by step and say which one is best."),
+]
+RatesOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="With --find-lr: the folder for its curve, as picture and table.")
+]
 
 
 @app.command()
@@ -25,12 +32,15 @@ def pretrain(
     start: Annotated[Path | None, typer.Option("--from", help="A pretraining run that this one goes on from.")] = None,
     dry_run: DryRun = False,
     per_hour: PerHour = 0.0,
+    find_lr: FindRate = False,
+    output: RatesOutput = Path("find-lr"),
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Pretrain a trunk on a store's training volumes, without labels.
 
     Example: medssl pretrain pipelines/hippocampus.yaml --store stores/hippocampus --run runs/hippocampus_local
     """
+    from medssl.find_rate import find_rate, write_curve
     from medssl.recipe import read_recipe
     from medssl.rehearsal import rehearse
     from medssl.train import pretrain as train
@@ -38,6 +48,10 @@ def pretrain(
     content = read_recipe(recipe, set_)
     if dry_run:
         say("\n".join(rehearse(content, store, "pretrain", start=start, progress=shown).lines(per_hour)))
+    if find_lr:
+        found = find_rate(content, store, "pretrain", start=start, progress=shown)
+        say(f"{found}\ncurve in {write_curve(found, output)}")
+    if dry_run or find_lr:
         return
     say(f"trunk in {train(content, store, given(run), start=start, progress=shown)}")
 
@@ -79,6 +93,8 @@ def finetune(
     start: Annotated[Path | None, typer.Option("--from", help="A pretraining run; without it, from scratch.")] = None,
     dry_run: DryRun = False,
     per_hour: PerHour = 0.0,
+    find_lr: FindRate = False,
+    output: RatesOutput = Path("find-lr"),
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Train a head on a trunk with the labels there are.
@@ -86,12 +102,17 @@ def finetune(
     Example: medssl finetune pipelines/hippocampus.yaml --store stores/hippocampus --run runs/scratch
     """
     from medssl.adapt import finetune as train
+    from medssl.find_rate import find_rate, write_curve
     from medssl.recipe import read_recipe
     from medssl.rehearsal import rehearse
 
     content = read_recipe(recipe, set_)
     if dry_run:
         say("\n".join(rehearse(content, store, "finetune", start=start, progress=shown).lines(per_hour)))
+    if find_lr:
+        found = find_rate(content, store, "finetune", start=start, progress=shown)
+        say(f"{found}\ncurve in {write_curve(found, output)}")
+    if dry_run or find_lr:
         return
     say(f"model in {train(content, store, given(run), start=start, progress=shown)}")
 
