@@ -30,6 +30,7 @@ from medssl.runs import TIMES, Log, open_run, origin
 from medssl.schedule import cosine
 from medssl.store import Store, open_store
 from medssl.trunks import build_trunk
+from medssl.trunks.recompute import recompute
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
 
@@ -44,7 +45,8 @@ class Training:
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
-    come equally often.
+    come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
+    on the way back, to the same bits.
     """
 
     steps: int
@@ -59,6 +61,7 @@ class Training:
     by_scanner: bool = True
     balance: str = ""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    recompute: bool = False
     log_every: int = 10
     save_every: int = 100
     picture_every: int = 200
@@ -100,6 +103,8 @@ def fit(
     for name, parameter in model.named_parameters():
         if name.partition(".")[0] in settings.frozen:
             parameter.requires_grad_(False)
+    if settings.recompute:
+        recompute(model)
     fabric = find_place(settings.precision)
     wrapped, optimizer = fabric.setup(
         model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
