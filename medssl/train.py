@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint
 from medssl.asked import listening
+from medssl.compiling import compile_parts
 from medssl.errors import UserError
 from medssl.feed import Feed
 from medssl.methods import Method, build_method
@@ -46,7 +47,7 @@ class Training:
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
     come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
-    on the way back, to the same bits.
+    on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
     """
 
     steps: int
@@ -62,6 +63,7 @@ class Training:
     balance: str = ""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     recompute: bool = False
+    compile: bool = False
     log_every: int = 10
     save_every: int = 100
     picture_every: int = 200
@@ -106,6 +108,8 @@ def fit(
     if settings.recompute:
         recompute(model)
     fabric = find_place(settings.precision)
+    if settings.compile:
+        compile_parts(model, fabric.device)
     wrapped, optimizer = fabric.setup(
         model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
     )
