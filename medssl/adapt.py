@@ -14,8 +14,8 @@ from medssl.place import join
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import open_run
-from medssl.store import open_store
-from medssl.train import Training, fit
+from medssl.store import Store, open_store
+from medssl.train import Plan, Training, fit
 from medssl.trunks import Trunk, build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
@@ -58,6 +58,35 @@ def build_model(recipe: Section) -> Supervised:
     return Supervised(trunk, build_head(recipe["head"], trunk))
 
 
+def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan:
+    """The fine-tuning that a recipe describes, as `finetune` begins it; nothing is written."""
+    settings = make(Training, recipe.get("finetune", {}), "finetune")
+    join(settings.precision)
+    torch.manual_seed(settings.seed)
+    model = build_model(recipe)
+    target = model.head.target
+    rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
+    if target != "mask" and rows[target].nunique() < 2:
+        raise UserError(
+            f"label {target!r}: all {len(rows)} training volumes have the value {rows[target].iloc[0]:g}; a classifier "
+            "needs both classes: raise data.labelled or check the labels table"
+        )
+    facts = {
+        "kind": "finetune",
+        "start": origin_of(None if start is None else Path(start)),
+        "volumes": len(rows),
+        "patients": rows["patient_pid"].nunique(),
+    }
+    if start is not None:
+        load_trunk(model, recipe, Path(start))
+    views = build_views(recipe["views"], count=1)
+    steps = Steps(
+        store, rows, views, batch=settings.batch, seed=settings.seed, target=target, balance=settings.balance,
+        share=processes.share(),
+    )  # fmt: skip
+    return Plan(model, steps, settings, facts)
+
+
 def finetune(
     recipe: Section,
     store: Path | str,
@@ -72,43 +101,9 @@ def finetune(
     `data.labelled` takes that many patients of the training split, the same ones in every run; 0 takes all.
     """
     run, store_ = Path(run), open_store(store)
-    settings = make(Training, recipe.get("finetune", {}), "finetune")
-    join(settings.precision)
-    torch.manual_seed(settings.seed)
-    model = build_model(recipe)
-    target = model.head.target
-    rows = select(store_, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
-    if target != "mask" and rows[target].nunique() < 2:
-        raise UserError(
-            f"label {target!r}: all {len(rows)} training volumes have the value {rows[target].iloc[0]:g}; a classifier "
-            "needs both classes: raise data.labelled or check the labels table"
-        )
-    facts = {
-        "kind": "finetune",
-        "start": origin_of(None if start is None else Path(start)),
-        "volumes": len(rows),
-        "patients": rows["patient_pid"].nunique(),
-    }
-    if start is not None:
-        load_trunk(model, recipe, Path(start))
+    model, steps, settings, facts = plan(recipe, store_, start)
     open_run(run, recipe, store_, facts)
-    views = build_views(recipe["views"], count=1)
-    fit(
-        model,
-        Steps(
-            store_,
-            rows,
-            views,
-            batch=settings.batch,
-            seed=settings.seed,
-            target=target,
-            balance=settings.balance,
-            share=processes.share(),
-        ),
-        settings,
-        run,
-        progress,
-    )
+    fit(model, steps, settings, run, progress)
     return run
 
 

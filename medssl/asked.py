@@ -27,3 +27,16 @@ def listening() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """While it lasts, `SIGNALS` wait; a process that starts inside of it never hears them, from its first moment on.
+
+    That is so because a process begins with the blocked signals of the thread that starts it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

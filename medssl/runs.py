@@ -3,6 +3,7 @@
 run.json         recipe, versions, digest of the store and how it was prepared; written first and never changed
 last.safetensors weights, optimizer and step
 log.csv          a row every few steps
+times.csv        beside it: the seconds since the row before, and how many of them the network waited for batches
 pictures/        what went in, what was hidden, what came out
 tensorboard/     the same for TensorBoard
 """
@@ -21,6 +22,9 @@ from medssl.errors import UserError
 from medssl.processes import failing_together, first
 from medssl.store import Store
 from medssl.store.tables import RECORD
+
+TIMES = "times.csv"
+"""Apart from log.csv, which is the same in every repetition of a run."""
 
 PACKAGES = ("medssl", "torch", "monai", "numpy")
 

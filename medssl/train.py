@@ -7,30 +7,32 @@ a run that was killed and started again ends in the same bits as one that was no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint, processes
 from medssl.asked import listening
+from medssl.compiling import compile_parts
 from medssl.errors import UserError
-from medssl.methods import build_method
+from medssl.feed import Feed
+from medssl.methods import Method, build_method
 from medssl.pictures import save_picture
 from medssl.place import join
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import Log, open_run
+from medssl.runs import TIMES, Log, open_run
 from medssl.schedule import cosine
-from medssl.store import open_store
+from medssl.store import Store, open_store
 from medssl.trunks import build_trunk
+from medssl.trunks.recompute import recompute
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
 from medssl.weights import begin_with, origin_of
@@ -47,7 +49,8 @@ class Training:
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
-    come equally often.
+    come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
+    on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
     """
 
     steps: int
@@ -62,6 +65,8 @@ class Training:
     by_scanner: bool = True
     balance: str = ""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    recompute: bool = False
+    compile: bool = False
     log_every: int = 10
     save_every: int = 100
     picture_every: int = 200
@@ -91,10 +96,12 @@ def fit(
     run: Path,
     progress: Progress = silent,
     watch: Callable[[int, SummaryWriter], None] | None = None,
+    rates: Sequence[float] = (),
 ) -> None:
     """Nothing; `run` holds the weights after `settings.steps` steps, going on from its checkpoint if it has one.
 
-    `watch` is called after each step, before its checkpoint; it may raise, and must change nothing.
+    `watch` is called after each step, before its checkpoint; it may raise, and must change nothing. `rates` are the
+    learning rates of all steps; without any, they are those that `settings` describe.
     Raises KeyboardInterrupt after the step, and its checkpoint, during which SIGTERM or SIGUSR1 came.
     Of several processes (see processes.py) the first writes and calls `watch`; all stop after the same step.
     """
@@ -102,7 +109,11 @@ def fit(
     for name, parameter in model.named_parameters():
         if name.partition(".")[0] in settings.frozen:
             parameter.requires_grad_(False)
+    if settings.recompute:
+        recompute(model)
     fabric = join(settings.precision)
+    if settings.compile:
+        compile_parts(model, fabric.device)
     wrapped, optimizer = fabric.setup(
         model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
     )
@@ -110,11 +121,11 @@ def fit(
     start = processes.agreed(checkpoint.restore(path, model, optimizer.optimizer), f"steps done in {path}")
     if start >= settings.steps:
         return
-    rates = cosine(settings.lr, settings.steps, settings.warmup)
+    rates = rates or cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
-    feed = iter(DataLoader(batches, None, sampler=order, num_workers=settings.workers))
+    feed = Feed(batches, order, settings.workers)
     first = processes.first()
-    log = Log(run / "log.csv", start) if first else None
+    log, times = (Log(run / name, start) if first else None for name in ("log.csv", TIMES))
     writer = SummaryWriter(run / "tensorboard", purge_step=start) if first else nullcontext()
     model.train()
     with writer as board, listening() as asked:
@@ -139,9 +150,10 @@ def fit(
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
             with processes.failing_together():
-                if log is not None and board is not None:
+                if log is not None and times is not None and board is not None:
                     if step % settings.log_every == 0 or done == settings.steps:
                         _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
+                        times.write({"step": step, **feed.lap()})
                     if step % settings.picture_every == 0 or done == settings.steps:
                         _draw(model, batch, fabric, run, board, done)
                     if watch is not None:
@@ -153,6 +165,44 @@ def fit(
                         checkpoint.save(path, model, optimizer.optimizer, done)
             if stop and done < settings.steps:
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
+
+
+class Plan(NamedTuple):
+    """A training before its first step."""
+
+    model: torch.nn.Module
+    batches: Steps
+    settings: Training
+    facts: dict[str, Any]
+    """What run.json tells of it beside recipe, store and versions."""
+
+
+def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan:
+    """The pretraining that a recipe describes, as `pretrain` begins it; nothing is written."""
+    for name in ("views", "method", "pretrain"):
+        if name not in recipe:
+            raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
+    settings = make(Training, recipe["pretrain"], "pretrain")
+    join(settings.precision)
+    views = build_views(recipe["views"])
+    torch.manual_seed(settings.seed)
+    trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
+    method = build_method(recipe["method"], trunk)
+    if method.views > views.count:
+        raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
+    rows = select(store, recipe.get("data", {}), split="train", channels=trunk.channels)
+    if start is not None:
+        begin_with(trunk, recipe.get("trunk", {}), views.crops.size, Path(start))
+        last = Path(start) / checkpoint.NAME
+        if method.decoder is not None and last.exists() and checkpoint.weights(last, "decoder."):
+            checkpoint.fill(method.decoder, "decoder.", Path(start))
+    group = "scanner" if settings.by_scanner and views.count > 1 else ""
+    steps = Steps(
+        store, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
+        facts=method.columns, share=processes.share(),
+    )  # fmt: skip
+    began = origin_of(None if start is None else Path(start))
+    return Plan(method, steps, settings, {"kind": "pretrain", "start": began, "volumes": len(rows)})
 
 
 def pretrain(
@@ -170,33 +220,19 @@ def pretrain(
     or a folder of weights.
     """
     run, store_ = Path(run), open_store(store)
-    for name in ("views", "method", "pretrain"):
-        if name not in recipe:
-            raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
-    settings = make(Training, recipe["pretrain"], "pretrain")
-    join(settings.precision)
-    views = build_views(recipe["views"])
-    torch.manual_seed(settings.seed)
-    trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
-    method = build_method(recipe["method"], trunk)
-    if method.views > views.count:
-        raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
-    rows = select(store_, recipe.get("data", {}), split="train", channels=trunk.channels)
-    if start is not None:
-        begin_with(trunk, recipe.get("trunk", {}), views.crops.size, Path(start))
-        last = Path(start) / checkpoint.NAME
-        if method.decoder is not None and last.exists() and checkpoint.weights(last, "decoder."):
-            checkpoint.fill(method.decoder, "decoder.", Path(start))
-    group = "scanner" if settings.by_scanner and views.count > 1 else ""
-    steps = Steps(
-        store_, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
-        facts=method.columns, share=processes.share(),
-    )  # fmt: skip
-    watch = Online(method, store_, recipe, run, steps, settings.steps - 1) if "probe" in recipe else None
-    began = origin_of(None if start is None else Path(start))
-    open_run(run, recipe, store_, {"kind": "pretrain", "start": began, "volumes": len(rows)})
-    fit(method, steps, settings, run, progress, watch)
+    planned = plan(recipe, store_, start)
+    watch = watching(planned, recipe, store_, run)
+    open_run(run, recipe, store_, planned.facts)
+    fit(planned.model, planned.batches, planned.settings, run, progress, watch)
     return run
+
+
+def watching(planned: Plan, recipe: Section, store: Store, run: Path) -> Online | None:
+    """What looks at a pretraining while it runs; None when the recipe has no section `probe`."""
+    if "probe" not in recipe:
+        return None
+    last = planned.settings.steps - 1
+    return Online(cast(Method, planned.model), store, recipe, run, planned.batches, last)
 
 
 def _tell(log: Log, board: SummaryWriter, numbers: dict[str, float]) -> None:

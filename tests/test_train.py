@@ -150,6 +150,37 @@ def test_a_scheduler_that_asks_to_stop_gets_a_checkpoint_from_which_the_run_ends
     assert same(tensors(whole), tensors(pretrain(recipe, balls / "store", tmp_path / "run")))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_whole_process_group_loses_no_step_where_workers_draw(balls, tmp_path, number):
+    """As Slurm sends it: to the main process and to each of its workers."""
+    changes = ["pretrain.steps=100000", "pretrain.save_every=100000", "pretrain.workers=2"]
+    command = [sys.executable, "-m", "medssl", "pretrain", str(balls / "recipe.yaml"), "--store", str(balls / "store")]
+    command += ["--run", str(tmp_path / "run"), *(part for change in changes for part in ("--set", change))]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True) as process:
+        while process.poll() is None and len(read_log(tmp_path / "run" / "log.csv")) < 3:
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "run the same command again to go on" in said
+    rows = read_log(tmp_path / "run" / "log.csv")
+    assert checkpoint.steps_done(tmp_path / "run" / "last.safetensors") == len(rows) >= 3
+
+
+def test_times_are_told_beside_the_log(balls, tmp_path, monkeypatch):
+    """Every batch takes a tenth of a second more to draw: the network waits for it."""
+    from medssl.views import Steps
+
+    draw = Steps.__getitem__
+    monkeypatch.setattr(Steps, "__getitem__", lambda self, step: (time.sleep(0.1), draw(self, step))[1])
+    run = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.log_every=2"]), balls / "store", tmp_path / "run")
+    rows, times = read_log(run / "log.csv"), read_log(run / "times.csv")
+    assert [row["step"] for row in times] == [row["step"] for row in rows] == ["0", "2", "4", "5"]
+    for row, steps in zip(times, (1, 2, 2, 1), strict=True):
+        assert float(row["seconds"]) > float(row["waiting"]) >= 0.1 * steps
+
+
 @pytest.mark.parametrize("change", ["pretrain.steps=0", "pretrain.batch=-1"])
 def test_impossible_trainings_are_refused(balls, tmp_path, change):
     with pytest.raises(UserError, match="not a positive whole number"):

@@ -7,21 +7,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, say
+from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, given, say
 from medssl.progress import shown
 
 if TYPE_CHECKING:
     from medssl.recipe import Section
+
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Train nothing: take a few steps and say what memory, time and money all need."),
+]
+PerHour = Annotated[float, typer.Option(min=0.0, help="With --dry-run: the price of an hour of this machine.")]
+FindRate = Annotated[
+    bool,
+    typer.Option("--find-lr", help="Train nothing: raise the learning rate step by step and say which one is best."),
+]
+RatesOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="With --find-lr: the folder for its curve, as picture and table.")
+]
 
 
 @app.command()
 def pretrain(
     recipe: Recipe,
     store: StoreOption,
-    run: RunOption,
+    run: RunOption = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="A pretraining run, or a folder of weights, to go on from.")
     ] = None,
+    dry_run: DryRun = False,
+    per_hour: PerHour = 0.0,
+    find_lr: FindRate = False,
+    output: RatesOutput = Path("find-lr"),
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Pretrain a trunk on a store's training volumes, without labels.
@@ -30,12 +47,21 @@ def pretrain(
 
     On several GPUs: torchrun --nproc_per_node 4 -m -- medssl pretrain ..., which learns the same from the same recipe.
     """
+    from medssl.find_rate import find_rate, write_curve
     from medssl.recipe import read_recipe
+    from medssl.rehearsal import rehearse
     from medssl.train import pretrain as train
 
-    settings = read_recipe(recipe, set_)
-    _tell_unlike(start, settings, store)
-    _say_once(f"trunk in {train(settings, store, run, start=start, progress=shown)}")
+    content = read_recipe(recipe, set_)
+    if dry_run:
+        say("\n".join(rehearse(content, store, "pretrain", start=start, progress=shown).lines(per_hour)))
+    if find_lr:
+        found = find_rate(content, store, "pretrain", start=start, progress=shown)
+        say(f"{found}\ncurve in {write_curve(found, output)}")
+    if dry_run or find_lr:
+        return
+    _tell_unlike(start, content, store)
+    _say_once(f"trunk in {train(content, store, given(run), start=start, progress=shown)}")
 
 
 @app.command()
@@ -71,10 +97,14 @@ def probe(
 def finetune(
     recipe: Recipe,
     store: StoreOption,
-    run: RunOption,
+    run: RunOption = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="A pretraining run, or a folder of weights; else from scratch.")
     ] = None,
+    dry_run: DryRun = False,
+    per_hour: PerHour = 0.0,
+    find_lr: FindRate = False,
+    output: RatesOutput = Path("find-lr"),
     set_: Changes = [],  # noqa: B006
 ) -> None:
     """Train a head on a trunk with the labels there are.
@@ -82,11 +112,20 @@ def finetune(
     Example: medssl finetune pipelines/hippocampus.yaml --store stores/hippocampus --run runs/scratch
     """
     from medssl.adapt import finetune as train
+    from medssl.find_rate import find_rate, write_curve
     from medssl.recipe import read_recipe
+    from medssl.rehearsal import rehearse
 
-    settings = read_recipe(recipe, set_)
-    _tell_unlike(start, settings, store)
-    _say_once(f"model in {train(settings, store, run, start=start, progress=shown)}")
+    content = read_recipe(recipe, set_)
+    if dry_run:
+        say("\n".join(rehearse(content, store, "finetune", start=start, progress=shown).lines(per_hour)))
+    if find_lr:
+        found = find_rate(content, store, "finetune", start=start, progress=shown)
+        say(f"{found}\ncurve in {write_curve(found, output)}")
+    if dry_run or find_lr:
+        return
+    _tell_unlike(start, content, store)
+    _say_once(f"model in {train(content, store, given(run), start=start, progress=shown)}")
 
 
 @app.command()

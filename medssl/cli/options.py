@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from medssl.errors import UserError
 from medssl.units import Engine
 
 BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, DISK, INTERRUPTED = 2, 3, 4, 5, 74, 130
@@ -43,7 +44,16 @@ Shard = Annotated[
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Recipe = Annotated[Path, typer.Argument(help="A recipe, e.g. pipelines/hippocampus.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="The store made by medssl prepare.")]
-RunOption = Annotated[Path, typer.Option("--run", help="The run's folder; an unfinished run there goes on.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="The run's folder; an unfinished run there goes on.")]
+
+
+def given(run: Path | None) -> Path:
+    """The folder of a run. Raises UserError where none was named: only a training that is tried out needs none."""
+    if run is None:
+        raise UserError(
+            "--run: a training needs a folder; name one, e.g. --run runs/first, or try it out with --dry-run"
+        )
+    return run
 
 
 def say(text: str) -> None:
