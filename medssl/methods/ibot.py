@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class IBOT(nn.Module):
-    """Cross-entropy over hidden cells of the student's prototypes with those that the teacher gives the whole view."""
+    """Cross-entropy over hidden cells of the student's prototypes with those that the teacher gives the whole view.
+
+    Known: ln(prototypes) when all scores are equal.
+    """
 
     centre: torch.Tensor
     dense, views, taught = False, 1, "score"
+    family, compares = "masked", "a hidden cell with the teacher's of the same cell"
 
     def __init__(
         self,

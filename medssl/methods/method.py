@@ -66,6 +66,12 @@ class Bank:
         """The teacher's twin of the part that a term calls `taught`."""
         return self.method.averaged(term)
 
+    def asked(self) -> tuple[str, ...]:
+        """Which of "mask", "teacher", "decoder" and "small" the terms have asked for until now."""
+        masked, taught = (any(key[n] for key in self._features) for n in range(2))
+        every = {"mask": masked, "teacher": taught, "decoder": self._dense, "small": self._small}
+        return tuple(name for name, there in every.items() if there)
+
     def dense(self, *, masked: bool = False) -> torch.Tensor:
         """The decoder's vector for each voxel of all rows (R, width, *S)."""
         if masked not in self._dense:
@@ -84,6 +90,10 @@ class Term(Protocol):
     """How many views of a scan it needs at least."""
     taught: str
     """The name of its part that the teacher has an average of; "" when it needs none."""
+    family: str
+    """The leaf of the taxonomy that it belongs to (see catalogue.py)."""
+    compares: str
+    """What is compared with what, in words."""
 
     def __call__(self, bank: Bank) -> torch.Tensor: ...
 
