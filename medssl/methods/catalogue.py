@@ -43,6 +43,7 @@ TRIED: dict[str, Section] = {
     "resenc": {"name": "resenc", "widths": ["4", "8"]},
     "resenc sparse": {"name": "resenc", "widths": ["4", "8"], "hide": "sparse"},
     "vit": {"name": "vit", "width": "8", "depth": "1", "heads": "1"},
+    "vit token": {"name": "vit", "width": "8", "depth": "1", "heads": "1", "hide": "token"},
 }
 """Small trunks of every kind. Those with patches have them of 4 voxels a side."""
 

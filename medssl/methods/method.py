@@ -21,6 +21,8 @@ RANDOM = Masking()
 
 NO_TEACHER = "method.teacher_half_life: 0, but a term asks for a teacher; set it, e.g. to 0.02"
 
+BLIND = "this trunk makes nothing of hidden cells, of which a term asks; set it to token"
+
 
 class Bank:
     """One step's views and what the trunk makes of them, each forward run at most once.
@@ -61,6 +63,15 @@ class Bank:
         if self._small is None:
             self._small = self.method.trunk(self.batch.small.flatten(0, 1))
         return torch.cat([self.features().pooled, self._small.pooled])
+
+    def hidden(self, features: Features) -> torch.Tensor:
+        """The coarsest level's features of hidden cells, row after row (R * hidden, width).
+
+        Raises UserError for a trunk that makes nothing of hidden cells.
+        """
+        if not self.method.trunk.fills and self.method.masking.fill == "token":
+            raise UserError(f"trunk.hide: {BLIND}")
+        return features.pyramid[-1].flatten(2).transpose(1, 2)[self.mask.flatten(1)]
 
     def averaged(self, term: Term) -> nn.Module:
         """The teacher's twin of the part that a term calls `taught`."""
