@@ -36,11 +36,13 @@ METHODS = {
     "order": {"order": {"apart": "0.01"}},
     "swav": {"swav": {"prototypes": "16", "queue": "32"}},
     "rotation": {"rotation": {}},
+    "which": {"which": {}},
+    "ssast": {"which": {}, "rebuild": {"weight": "10"}},
     "multitask": {"rebuild": {}, "contrast": {}, "rotation": {}, "weighing": "learned"},
     "swav frozen": {"swav": {"prototypes": "16", "queue": "32", "frozen": "7"}},
 }
 MASKED = {"rebuild": {"rebuild": {}}, "masked contrast": {"contrast": {"masked": "true"}},
-          "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
+          "which": {"which": {}}, "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
 FILLING = [{"name": "resenc"}, {"name": "vit", "hide": "token"}]
 HIDING = [*FILLING, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}]
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}

@@ -132,8 +132,15 @@ def swav(size):
     return method, tiny_batch(size, 2), math.log(24)
 
 
+def which(size):
+    """Of 16 or 64 cells 10 or 38 are hidden."""
+    method, term = made("which", size)
+    silent(term.head)
+    return method, tiny_batch(size, 1), math.log(10 if len(size) == 2 else 38)
+
+
 KNOWN = [rebuild, rebuild_whitened, contrast, contrast_with_queue, local, position, order, rotation, vicreg, byol, dino,
-         ibot, swav]  # fmt: skip
+         ibot, swav, which]  # fmt: skip
 
 
 def test_every_term_has_a_known_value():
