@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,9 @@ FindRate = Annotated[
 RatesOutput = Annotated[
     Path, typer.Option("--output", "-o", help="With --find-lr: the folder for its curve, as picture and table.")
 ]
+
+WIDE = 180
+"""Characters of a line where there is no terminal to fit into."""
 
 
 @app.command()
@@ -144,6 +148,30 @@ def predict(
 
     table = answer(run, store, output, splits=split, masks=masks, progress=shown)
     say(f"{len(table)} predictions in {output}")
+
+
+@app.command()
+def methods(
+    recipes: Annotated[Path, typer.Argument(help="The folder of recipes to list.")] = Path("pipelines/methods"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md, with every term.")] = False,
+) -> None:
+    """List the methods that a trunk can be pretrained by: what each is made of, needs and runs on, and its paper.
+
+    Example: medssl methods
+    """
+    from medssl.methods.catalogue import page, recipes_in
+
+    found = recipes_in(recipes)
+    if markdown:
+        say(page(found).rstrip("\n"))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "family", "terms", "needs", "paper", box=None, pad_edge=False)
+    for one in found:
+        table.add_row(one.name, one.family, " + ".join(one.terms), ", ".join(one.needs), "; ".join(one.papers))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _tell_unlike(start: Path | None, recipe: Section, store: Path) -> None:

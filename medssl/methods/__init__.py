@@ -19,6 +19,7 @@ from medssl.methods.rebuild import Rebuild
 from medssl.methods.rotation import Rotation
 from medssl.methods.swav import SwAV
 from medssl.methods.vicreg import VICReg
+from medssl.methods.which import Which
 from medssl.recipe import make
 from medssl.trunks import Trunk
 from medssl.views.masks import Masking
@@ -35,6 +36,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "ibot": IBOT,
     "swav": SwAV,
     "rotation": Rotation,
+    "which": Which,
 }
 
 __all__ = ["TERMS", "Method", "Term", "build_method"]

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 
 class BYOL(nn.Module):
-    """2 - 2 cos(prediction, teacher's projection of another view): 0 when they agree, 4 at most."""
+    """2 - 2 cos(prediction, teacher's projection of another view).
+
+    Known: 0 when they agree, 2 when they are orthogonal, 4 when they are opposite.
+    """
 
     dense, views, taught = False, 2, "project"
+    family, compares = "distilled", "views of a scan with the teacher's of its other views"
 
     def __init__(self, trunk: Trunk, *, weight: float = 1.0, width: int = 128) -> None:
         super().__init__()

@@ -33,9 +33,10 @@ class Contrast(nn.Module):
     `mixed` and `mixed_with_query` are how many harder negatives are made for each view of the `hardest` in the queue.
     `pairs` says who attracts whom and who is ignored; without it, views of a scan attract, and other scans of the patient
     and, with `same_scanner`, scans of other scanners are ignored. What the queue holds is never a positive.
+    Known: ln(n) when all features are equal and n are not ignored.
     """
 
-    dense, views = False, 2
+    dense, views, family = False, 2, "contrastive"
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Contrast(nn.Module):
             raise UserError("method.contrast.mixed: there is no queue to mix negatives from; set queue, e.g. to 1024")
         self.weight, self.temperature, self.masked = weight, temperature, masked
         self.pairs = pairs or Pairs(ignore=Pairs.ignore if same_scanner else Pairs.ignore[:1])
+        self.compares = f"{self.pairs}; all else repels"
         if queue and (self.pairs.arguments("knn") or self.pairs.arguments("near_mm")):
             raise UserError(
                 "method.contrast.pairs: near_mm and knn are of one step's views; leave them or the queue out"

@@ -32,12 +32,13 @@ class DINO(nn.Module):
     """Cross-entropy of the student's prototypes with the teacher's, which are centred and sharper.
 
     The student sees small views as well, the teacher does not. `centre` is the running mean of the teacher's scores:
-    without it one prototype would take all. `koleo` weighs the spreading of features. The loss is ln(prototypes) when
-    nothing is learned.
+    without it one prototype would take all. `koleo` weighs the spreading of features.
+    Known: ln(prototypes) when all scores are equal.
     """
 
     centre: torch.Tensor
     dense, views, taught = False, 2, "score"
+    family, compares = "distilled", "views of a scan with the teacher's of its other views"
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Masked self-distillation: from what is seen, which prototypes the teacher gives to what is hidden.
 
 Zhou et al., ICLR 2022, arXiv:2111.07832; with DINO it is the objective of Oquab et al., 2023, arXiv:2304.07193 (DINOv2).
-Differs: cells of a convolutional pyramid serve as well as tokens; the mean over hidden cells of all rows is taken.
+Differs: cells of a convolutional pyramid serve as well as tokens, where the trunk fills hidden ones from what is seen
+(trunk.hide: token); the mean over hidden cells of all rows is taken.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 
 class IBOT(nn.Module):
-    """Cross-entropy over hidden cells of the student's prototypes with those that the teacher gives the whole view."""
+    """Cross-entropy over hidden cells of the student's prototypes with those that the teacher gives the whole view.
+
+    Known: ln(prototypes) when all scores are equal.
+    """
 
     centre: torch.Tensor
     dense, views, taught = False, 1, "score"
+    family, compares = "masked", "a hidden cell with the teacher's of the same cell"
 
     def __init__(
         self,
@@ -42,13 +47,8 @@ class IBOT(nn.Module):
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
-        hidden = bank.mask.flatten(1)
-
-        def cells(features: torch.Tensor) -> torch.Tensor:
-            return features.flatten(2).transpose(1, 2)[hidden]
-
-        student = self.score(cells(bank.features(masked=True).pyramid[-1])) / self.temperature
-        told = bank.averaged(self)(cells(bank.features(teacher=True).pyramid[-1]))
+        student = self.score(bank.hidden(bank.features(masked=True))) / self.temperature
+        told = bank.averaged(self)(bank.hidden(bank.features(teacher=True)))
         target = ((told - self.centre) / self.teacher_temperature).softmax(1)
         if self.training:
             self.centre.lerp_(mean(told.mean(0)), 1 - CENTRE_MOMENTUM)

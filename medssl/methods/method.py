@@ -22,6 +22,8 @@ RANDOM = Masking()
 
 NO_TEACHER = "method.teacher_half_life: 0, but a term asks for a teacher; set it, e.g. to 0.02"
 
+BLIND = "this trunk makes nothing of hidden cells, of which a term asks; set it to token"
+
 
 class Bank:
     """One step's views and what the trunk makes of them, each forward run at most once.
@@ -74,9 +76,24 @@ class Bank:
             self._small = self.method.trunk(self.batch.small.flatten(0, 1))
         return torch.cat([self.features().pooled, self._small.pooled])
 
+    def hidden(self, features: Features) -> torch.Tensor:
+        """The coarsest level's features of hidden cells, row after row (R * hidden, width).
+
+        Raises UserError for a trunk that makes nothing of hidden cells.
+        """
+        if not self.method.trunk.fills and self.method.masking.fill == "token":
+            raise UserError(f"trunk.hide: {BLIND}")
+        return features.pyramid[-1].flatten(2).transpose(1, 2)[self.mask.flatten(1)]
+
     def averaged(self, term: Term) -> nn.Module:
         """The teacher's twin of the part that a term calls `taught`."""
         return self.method.averaged(term)
+
+    def asked(self) -> tuple[str, ...]:
+        """Which of "mask", "teacher", "decoder" and "small" the terms have asked for until now."""
+        masked, taught = (any(key[n] for key in self._features) for n in range(2))
+        every = {"mask": masked, "teacher": taught, "decoder": self._dense, "small": self._small}
+        return tuple(name for name, there in every.items() if there)
 
     def dense(self, *, masked: bool = False) -> torch.Tensor:
         """The decoder's vector for each voxel of all rows (R, width, *S)."""
@@ -96,6 +113,10 @@ class Term(Protocol):
     """How many views of a scan it needs at least."""
     taught: str
     """The name of its part that the teacher has an average of; "" when it needs none."""
+    family: str
+    """The leaf of the taxonomy that it belongs to (see catalogue.py)."""
+    compares: str
+    """What is compared with what, in words."""
 
     def __call__(self, bank: Bank) -> torch.Tensor: ...
 

@@ -1,8 +1,9 @@
 """Order verification: of three views of a body, is the one that is told second between the other two?
 
-The transformation order task of TOV-VICReg. Differs from its released code: right and wrong orders are equally frequent, so
-that "always wrong" is no answer; all three views are altered by one law, so that the alteration does not tell which of
-them is the middle; along a body, which has no direction of time, both directions are right.
+The order task of TOV-VICReg: Goulao and Oliveira, 2022, arXiv:2209.10901.
+Differs from its released code: right and wrong orders are equally frequent, so that "always wrong" is no answer; all three
+views are altered by one law, so that the alteration does not tell which of them is the middle; along a body, which has no
+direction of time, both directions are right.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ WRONG = torch.tensor([[1, 0, 2], [0, 2, 1], [1, 2, 0], [2, 0, 1]])
 
 
 class Order(nn.Module):
-    """Cross-entropy of whether the first three views are in order `along` an axis; ln 2 when nothing is learned.
+    """Cross-entropy of whether the first three views are in order `along` an axis.
 
     Scans whose views are nearer to each other than `apart` (a share of the volume) are left out: their order is no
     matter of anatomy.
+    Known: ln 2 when nothing is learned.
     """
 
     dense, views, taught = False, 3, ""
+    family, compares = "predictive", "three views of a scan with their order along an axis"
 
     def __init__(self, trunk: Trunk, *, weight: float = 1.0, along: int = 2, apart: float = 0.05) -> None:
         super().__init__()

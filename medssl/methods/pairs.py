@@ -132,6 +132,15 @@ class Pairs:
     def __post_init__(self) -> None:
         self.relations()
 
+    def __str__(self) -> str:
+        """Who attracts whom and who is ignored, in words."""
+
+        def told(words: Words) -> str:
+            return " or ".join(" and ".join(every) for every in words) or "nobody"
+
+        linked = " (transitive)" if self.transitive else ""
+        return f"{told(self.positive)}{linked} attracts; {told(self.ignore)} is ignored"
+
     def arguments(self, kind: str) -> tuple[str, ...]:
         """What the words of a kind ("same", "near_mm", "knn") name; none when there is no such word."""
         words = [word.split() for side in (self.positive, self.ignore) for every in side for word in every]

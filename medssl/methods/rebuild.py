@@ -2,7 +2,8 @@
 
 He et al., CVPR 2022, arXiv:2111.06377 (token trunks drop what is hidden) and Xie et al., CVPR 2022, arXiv:2111.09886
 (convolutional trunks see a learned value in its place).
-With a sparse convolutional trunk (see trunks/resenc.py) this is SparK: Tian et al., ICLR 2023, arXiv:2301.03580.
+With a sparse convolutional trunk (see trunks/resenc.py) this is SparK: Tian et al., ICLR 2023, arXiv:2301.03580. Chest
+radiographs want more hidden: Xiao et al., WACV 2023, arXiv:2210.12843.
 Differs: 3D cells; one decoder for all kinds of trunk; the target is whitened per cell only on request.
 """
 
@@ -27,9 +28,13 @@ TINY_VARIANCE = 1e-6
 
 
 class Rebuild(nn.Module):
-    """Mean squared error over hidden voxels."""
+    """Mean squared error over hidden voxels.
+
+    Known: for a guess of 0 the mean square of what is hidden; whitened, (n - 1) / n for cells of n values.
+    """
 
     dense, views, taught = True, 1, ""
+    family, compares = "masked", "hidden voxels with what they were"
 
     def __init__(self, trunk: Trunk, *, weight: float = 1.0, whiten: bool = False) -> None:
         super().__init__()

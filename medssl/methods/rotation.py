@@ -29,13 +29,15 @@ Turn = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Rotation(nn.Module):
-    """Cross-entropy of the turn of each view, all views alone; ln 4 (plane) or ln 24 (cube) when nothing is learned.
+    """Cross-entropy of the turn of each view, all views alone.
 
     "plane" turns about the slice axis; "cube", of volumes, about all. Slices that are thicker than voxels are wide tell
     how a cube lies without any anatomy.
+    Known: ln 4 (plane) or ln 24 (cube) when nothing is learned.
     """
 
     dense, views, taught = False, 1, ""
+    family, compares = "predictive", "a view with the turn it was given"
 
     def __init__(self, trunk: Trunk, *, weight: float = 1.0, about: Literal["plane", "cube"] = "plane") -> None:
         super().__init__()

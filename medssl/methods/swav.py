@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 
 
 class SwAV(nn.Module):
-    """Cross-entropy of each view's prototypes with the codes of the others; ln(prototypes) when nothing is learned. Small
-    views predict and have no codes.
+    """Cross-entropy of each view's prototypes with the codes of the others. Small views predict and have no codes.
 
     `queue` past scans take part in the codes. `epsilon` is the entropy of the assignment, `iterations` its rounds.
     Prototypes stay where they began for the first `frozen` batches (the paper: one epoch; 0: they move at once), so that
     features settle around them before they follow. A weight decay may still shorten them, which changes no score.
+    Known: ln(prototypes) when all scores are equal.
     """
 
     seen: torch.Tensor
     dense, views, taught = False, 2, ""
+    family, compares = (
+        "contrastive",
+        "views of a scan with the prototypes of its other views; all scans share them alike",
+    )
 
     def __init__(
         self,

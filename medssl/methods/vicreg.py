@@ -24,9 +24,13 @@ TINY_VARIANCE = 1e-4
 
 
 class VICReg(nn.Module):
-    """Agreement of views, a spread of at least 1 along each direction over the scans, and no correlation of directions."""
+    """Agreement of views, a spread of at least 1 along each direction over the scans, and no correlation of directions.
+
+    Known: 0.99 times `variance` when all features are equal; 0 when views agree and directions spread, uncorrelated.
+    """
 
     dense, views, taught = False, 2, ""
+    family, compares = "contrastive", "views of a scan agree; directions over all scans spread"
 
     def __init__(
         self,

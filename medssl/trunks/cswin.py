@@ -73,6 +73,7 @@ class CSWin(nn.Module):
                 )
         self.strides = tuple(itertools.accumulate(steps, lambda a, b: tuple(x * y for x, y in zip(a, b, strict=True))))
         self.cell, self.kernels = self.strides[-1], ((3,) * self.dims,) * len(widths)
+        self.fills = True
         self.hidden = nn.Parameter(torch.zeros(channels))
         before = (channels, *widths[:-1])
         self.shrinks = nn.ModuleList(Shrink(a, b, step) for a, b, step in zip(before, widths, steps, strict=True))

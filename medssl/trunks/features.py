@@ -48,5 +48,9 @@ class Trunk(Protocol):
     def cell(self) -> tuple[int, ...]:
         """Voxels that a cell of the mask covers, along each axis."""
 
+    @property
+    def fills(self) -> bool:
+        """Whether what it gives of hidden cells is made from seen ones; if not, it is one learned value for all."""
+
     def __call__(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
         """Features of views (B, C, *S)."""

@@ -93,6 +93,7 @@ class ResEnc(nn.Module):
             for n in range(len(steps))
         )
         self.cell, self.sparse, self.norms = self.strides[-1], hide == "sparse", kinds
+        self.fills = not self.sparse
         self._check(size)
         tokens = [nn.init.trunc_normal_(torch.zeros(width), std=0.02) for width in widths] if self.sparse else []
         self.hidden = nn.ParameterList(tokens or [torch.zeros(channels)])

@@ -1,6 +1,7 @@
-"""Plain vision transformer for 2D and 3D views; hidden tokens are dropped before the first block.
+"""Plain vision transformer for 2D and 3D views; hidden tokens are dropped before the first block, or replaced.
 
-Dosovitskiy et al., ICLR 2021, arXiv:2010.11929; dropping hidden tokens as in He et al., CVPR 2022, arXiv:2111.06377.
+Dosovitskiy et al., ICLR 2021, arXiv:2010.11929; dropping hidden tokens as in He et al., CVPR 2022, arXiv:2111.06377,
+replacing them as in Bao et al., ICLR 2022, arXiv:2106.08254.
 Differs: 3D patches of any shape; the pooled feature is the mean of the seen tokens, a class token is one register.
 """
 
@@ -8,6 +9,7 @@ Differs: 3D patches of any shape; the pooled feature is the mean of the seen tok
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,9 +23,10 @@ from medssl.trunks.resenc import CONV
 class ViT(nn.Module):
     """Tokens of `patch` voxels through `depth` blocks; the pyramid holds the tokens after a half and all of them.
 
-    Both levels have the patch's stride: a decoder brings them to finer grids. Where a mask is given, hidden cells of
-    the pyramid hold the learned `hidden` token plus their position. Positions are learned for views of `size` and
-    interpolated for views of another.
+    Both levels have the patch's stride: a decoder brings them to finer grids. With a mask, `hide` "drop" leaves hidden
+    tokens out, which saves time and memory, and what the pyramid holds of them is a learned value plus their position: a
+    decoder has to fill it. "token" puts that value through the blocks, which fill it from what is seen. Positions are
+    learned for views of `size` and interpolated for views of another.
 
     `registers` are learned tokens without a place, which attend and are attended to and are in no feature (Darcet et al.,
     ICLR 2024, arXiv:2309.16588); the class token of weights from elsewhere is one. `eps` is that of every norm; timm's
@@ -41,6 +44,7 @@ class ViT(nn.Module):
         width: int = 192,
         depth: int = 6,
         heads: int = 6,
+        hide: Literal["drop", "token"] = "drop",
         registers: int = 0,
         eps: float = 1e-5,
     ) -> None:
@@ -50,6 +54,7 @@ class ViT(nn.Module):
         if width % heads:
             raise UserError(f"trunk.heads: {heads} does not divide trunk.width {width}")
         self.dims, self.channels, self.dim = len(size), channels, width
+        self.fills = hide == "token"
         self.cell, self.widths, self.strides = patch, (width, width), (patch, patch)
         self.kernels = ((3,) * self.dims,) * 2
         grid = tuple(n // p for n, p in zip(size, patch, strict=True))
@@ -75,8 +80,10 @@ class ViT(nn.Module):
         seen_BM = None
         if mask is not None:
             hidden_BN = mask.flatten(1).to(x.device)
+            if self.fills:
+                x_BNE = torch.where(hidden_BN[..., None], (self.hidden + place_1NE).to(x_BNE.dtype), x_BNE)
             seen_BM = hidden_BN.int().argsort(dim=1, stable=True)[:, : int((~hidden_BN[0]).sum())]
-            x_BNE = x_BNE.gather(1, seen_BM[..., None].expand(-1, -1, self.dim))
+            x_BNE = x_BNE if self.fills else self._of(x_BNE, seen_BM)
         placeless = 0
         if self.registers is not None:
             placeless = self.registers.shape[1]
@@ -87,8 +94,14 @@ class ViT(nn.Module):
             if number == max(len(self.blocks) // 2, 1):
                 levels.append(x_BNE[:, placeless:])
         x_BNE = self.norm(x_BNE[:, placeless:])
-        pyramid = tuple(self._as_grid(level, seen_BM, grid, place_1NE) for level in (*levels, x_BNE))
-        return Features(pyramid, x_BNE.mean(1))
+        left_BM = None if self.fills else seen_BM
+        pyramid = tuple(self._as_grid(level, left_BM, grid, place_1NE) for level in (*levels, x_BNE))
+        pooled = self._of(x_BNE, seen_BM) if self.fills and seen_BM is not None else x_BNE
+        return Features(pyramid, pooled.mean(1))
+
+    def _of(self, x_BNE: torch.Tensor, chosen_BM: torch.Tensor) -> torch.Tensor:
+        """The chosen tokens."""
+        return x_BNE.gather(1, chosen_BM[..., None].expand(-1, -1, self.dim))
 
     def _as_grid(
         self, x_BME: torch.Tensor, seen_BM: torch.Tensor | None, grid: tuple[int, ...], place_1NE: torch.Tensor

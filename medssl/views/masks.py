@@ -24,7 +24,7 @@ class Masking:
     cells wide; "plane": whole slabs of `extent` cells across `axis`. With `tissue`, cells of air are hidden last: there
     is nothing to learn from rebuilding air. `seen` says how the number of cells left is made whole: "rounded" (SparK)
     or "floor" (MAE), at least one. `fill` says what the trunk sees in their place: "token", its own sign for hidden, or
-    "another", the same cells of another patient's scan (Atito et al., arXiv:2104.03602, SiT), and is not told which.
+    "another", the same cells of another patient's scan (Atito et al., 2021, arXiv:2104.03602, SiT), and is not told which.
     """
 
     ratio: float = 0.6

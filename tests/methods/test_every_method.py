@@ -41,12 +41,15 @@ METHODS = {
     "order": {"order": {"apart": "0.01"}},
     "swav": {"swav": {"prototypes": "16", "queue": "32"}},
     "rotation": {"rotation": {}},
+    "which": {"which": {}},
+    "ssast": {"which": {}, "rebuild": {"weight": "10"}},
     "multitask": {"rebuild": {}, "contrast": {}, "rotation": {}, "weighing": "learned"},
     "swav frozen": {"swav": {"prototypes": "16", "queue": "32", "frozen": "7"}},
 }
-WAYS_TO_HIDE = [{"name": "resenc"}, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}, {"name": "cswin"}]
 MASKED = {"rebuild": {"rebuild": {}}, "masked contrast": {"contrast": {"masked": "true"}},
-          "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
+          "which": {"which": {}}, "ibot": {"ibot": {"prototypes": "16"}, "teacher_half_life": "0.1"}}  # fmt: skip
+FILLING = [{"name": "resenc"}, {"name": "vit", "hide": "token"}, {"name": "cswin"}]
+HIDING = [*FILLING, {"name": "resenc", "hide": "sparse"}, {"name": "vit"}]
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 
 
@@ -88,6 +91,8 @@ def section_of(trunk, size):
 def build(method, trunk, size):
     torch.manual_seed(0)
     section = section_of(trunk, size)
+    if trunk == "vit":
+        section["hide"] = "token" if "ibot" in METHODS[method] else "drop"
     return build_method(METHODS[method], build_trunk(section, size))
 
 
@@ -138,8 +143,9 @@ class TestMethod:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("trunk", WAYS_TO_HIDE, ids=str)
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize(
+    ("name", "trunk"), [(n, t) for n in MASKED for t in HIDING if n != "ibot" or t in FILLING], ids=str
+)
 def test_what_the_student_makes_of_a_masked_view_does_not_know_what_is_hidden(name, trunk, size):
     section = section_of(trunk["name"], size) | trunk
     torch.manual_seed(0)
@@ -163,7 +169,7 @@ def test_what_the_student_makes_of_a_masked_view_does_not_know_what_is_hidden(na
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("trunk", WAYS_TO_HIDE, ids=str)
+@pytest.mark.parametrize("trunk", HIDING, ids=str)
 @pytest.mark.parametrize("name", MASKED)
 def test_cells_of_another_scan_take_the_place_of_hidden_ones(name, trunk, size):
     """Of what a row hides the student sees nothing; of the other scan it sees nothing but what stands in its place."""
@@ -202,6 +208,23 @@ def test_cells_of_another_scan_take_the_place_of_hidden_ones(name, trunk, size):
         loss = (guess - seen.x.flatten(0, 1))[hidden.flatten(0, 1)].square().mean()
         torch.manual_seed(5)
         assert method(seen)["rebuild"].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("trunk", HIDING, ids=str)
+def test_what_is_told_of_hidden_cells_is_told_from_the_seen_ones(trunk):
+    """A trunk that leaves one learned value in all of them would be asked about their place alone."""
+    section = {**SMALL[trunk["name"]], **trunk, **({"patch": ["4", "4"]} if trunk["name"] == "vit" else {})}
+    method, seen = build_method(MASKED["ibot"], build_trunk(section, (16, 16))).eval(), batch((16, 16))
+    if trunk not in FILLING:
+        with pytest.raises(UserError, match=r"trunk\.hide: .* set it to token"):
+            method(seen)
+        return
+    torch.manual_seed(5)
+    bank = Bank(method, seen)
+    shown = torch.where(spread(bank.mask, (16, 16)).view_as(seen.x), seen.x, -seen.x)
+    torch.manual_seed(5)
+    first, second = (one.hidden(one.features(masked=True)) for one in (bank, Bank(method, seen._replace(x=shown))))
+    assert first.shape == (bank.mask.sum(), method.trunk.widths[-1]) and not torch.allclose(first, second)
 
 
 def stopped_after(steps):

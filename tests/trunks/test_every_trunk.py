@@ -20,6 +20,7 @@ SETTINGS = {
     "stemmed resenc": {"widths": ["8", "16", "24"], "depths": ["1", "3", "2"], "stem": "true"},
     "sparse stemmed resenc": {"widths": ["8", "16", "24"], "depths": ["1", "1", "2"], "stem": "true", "hide": "sparse"},
     "registered vit": {"width": "24", "depth": "2", "heads": "3", "registers": "2", "eps": "1e-6"},
+    "filling vit": {"width": "24", "depth": "2", "heads": "3", "hide": "token"},
 }
 SIZES = [(16, 24), (16, 8, 24)]
 
@@ -68,6 +69,14 @@ class TestTrunk:
         mask = Masking(ratio=0.5).draw(x, trunk.cell)
         changed = torch.where(spread(mask, size), x, torch.randn_like(x))
         assert not torch.allclose(trunk(x, mask).pooled, trunk(changed, mask).pooled)
+
+    def test_hidden_cells_are_filled_from_the_seen_ones_or_said_not_to_be(self, name, size):
+        trunk = build(name, size).eval()
+        x = torch.randn(2, 1, *size)
+        mask = Masking(ratio=0.5).draw(x, trunk.cell)
+        changed = torch.where(spread(mask, size), x, torch.randn_like(x))
+        first, second = (trunk(seen, mask).pyramid[-1].movedim(1, -1)[mask] for seen in (x, changed))
+        assert torch.equal(first, second) != trunk.fills
 
     def test_every_weight_gets_a_gradient(self, name, size):
         trunk = build(name, size)

@@ -22,7 +22,7 @@ TRUNKS = {
 }
 METHODS = {
     "rebuild": {"rebuild": {}},
-    "dinov2": {"dino": {"prototypes": "32"}, "ibot": {"prototypes": "32"}, "teacher_half_life": "0.1"},
+    "taught": {"dino": {"prototypes": "32"}, "rebuild": {}, "teacher_half_life": "0.1"},
 }
 
 
