@@ -161,7 +161,7 @@ def attend(qkv: torch.Tensor, window: tuple[int, ...], place: nn.Module, head: i
         margins = [0, 0, 0, 0, *(m for n in reversed(over) for m in (0, n))]
         there = functional.pad(torch.ones(1, *grid, 1, 1, dtype=torch.bool, device=qkv.device), margins)
         inside = _cut(there, window).flatten(1)[:, None, None]  # (stripes, 1, 1, T)
-        inside = inside.repeat(len(qkv), 1, 1, 1)
+        inside = inside.repeat(qkv.shape[0], 1, 1, 1)  # len() would tie an export to its number of views
         qkv = functional.pad(qkv, margins)
     padded = tuple(qkv.shape[1:-2])
     rows = _cut(qkv, window)  # (R, *window, 3, W)

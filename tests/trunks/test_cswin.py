@@ -174,6 +174,19 @@ def test_views_of_another_size_are_welcome(size):
     assert trunk(torch.randn(1, 1, *larger)).pyramid[-1].shape == (1, 24, *(n // 4 for n in larger))
 
 
+def test_an_export_takes_any_number_of_views():
+    """Stripes that the grid cuts off have a mask for each view, of which there may be more than when it was exported."""
+    torch.manual_seed(0)
+    section = {"name": "cswin", "widths": ["12", "24"], "depths": ["1", "1"]}
+    section |= {"strides": [["2"] * 3] * 2, "stripes": [["3"] * 3]}
+    trunk, views = build_trunk(section, (16, 12, 8)).eval(), torch.export.Dim("views")
+    dynamic = {"x": {0: views}, "mask": None}
+    made = torch.export.export(trunk, (torch.zeros(2, 1, 16, 12, 8), None), dynamic_shapes=dynamic).module()
+    for count in (1, 3):
+        x = torch.randn(count, 1, 16, 12, 8)
+        assert torch.allclose(made(x, None).pooled, trunk(x).pooled, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(16, 8, 8), (8, 16, 16), (24, 24, 24)], ids=str)
 def test_bfloat16_gradients_are_those_of_float32(size):
     """Grids of one and two cells and stripes of one: convolutions of such extents go wrong in bfloat16 on a CPU."""
