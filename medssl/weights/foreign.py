@@ -37,6 +37,14 @@ class Adapting:
     inflate: Literal["none", "even", "centre"] = "none"
 
 
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """What a file holds: its tensors in float32 by their names, those of nested mappings joined by dots; and all else."""
+
+    tensors: Tensors
+    facts: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Taken:
     """One tensor of ours: its name, its value, the names of theirs that it is made of, and how."""
@@ -56,11 +64,10 @@ class Harvest:
     notes: list[str] = field(default_factory=list)
 
 
-def read_foreign(path: Path) -> Tensors:
-    """Every tensor in a file, in float32; names of nested mappings are joined by dots.
+def read_foreign(path: Path) -> Foreign:
+    """What is in a file: .safetensors, or what torch.save wrote.
 
-    .safetensors, or what torch.save wrote. Raises UserError for a file that is neither, or that could only be read by
-    running code in it.
+    Raises UserError for a file that is neither, that holds no tensor, or that only running code in it could read.
     """
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _loaded(path)
@@ -71,7 +78,7 @@ def read_foreign(path: Path) -> Tensors:
     found = {name: value.float() if value.is_floating_point() else value for name, value in _flat(content, "")}
     if not found:
         raise UserError(f"{path}: holds no tensor; give a file of weights")
-    return found
+    return Foreign(found, content if isinstance(content, Mapping) else {})
 
 
 def _loaded(path: Path) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+import yaml
 from torch import nn
 
 from medssl.errors import UserError
@@ -24,17 +25,23 @@ OURS_ALONE = ("hidden", "grid")
 """What no file of others has: the value of hidden cells, the grid of places. A mask token means another thing there."""
 
 
+Facts = Mapping[str, Any]
+
+
 class Layout(NamedTuple):
-    """A way of naming tensors: the one by which it is known, the trunk that can take it, and how that is done."""
+    """A way of naming tensors: the one by which it is known, the trunk that can take it, how that is done, and what
+    recipe would have such a trunk.
+    """
 
     marker: str
     trunk: str
-    harvest: Callable[[Tensors, nn.Module, Adapting], Harvest]
+    harvest: Callable[[Tensors, Facts, nn.Module, Adapting], Harvest]
+    network: Callable[[Tensors, Facts, Adapting], dict[str, Any]]
 
 
 LAYOUTS = {
-    "timm": Layout(timm.MARKER, "vit", timm.harvest),
-    "nnunet": Layout(residual.MARKER, "resenc", residual.harvest),
+    "timm": Layout(timm.MARKER, "vit", timm.harvest, timm.network),
+    "nnunet": Layout(residual.MARKER, "resenc", residual.harvest, residual.network),
 }
 
 
@@ -53,22 +60,26 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
     features depend on has a place in the trunk.
     """
     adapting = adapting or Adapting()
-    tensors = read_foreign(file)
+    foreign = read_foreign(file)
+    tensors = foreign.tensors
     if "views" not in recipe:
         raise UserError("recipe: no section 'views'; importing needs views.size and the trunk")
     size, section = build_views(recipe["views"]).crops.size, recipe.get("trunk", {})
-    torch.manual_seed(0)
-    trunk = build_trunk(section, size)
-    module = cast(nn.Module, trunk)
     name, layout = _layout_of(tensors, file)
-    kind = section.get("name", "resenc")
-    if kind != layout.trunk:
-        raise UserError(f"trunk.name: {kind}, but {file} has the tensors of a {layout.trunk} ({layout.marker})")
     start, inside = part_of(tensors, layout.marker, part)
-    harvest = layout.harvest(inside, module, adapting)
-    state = module.state_dict()
-    _check_shapes(harvest, state, file)
-    missing = _check_whole(harvest, state, inside, file)
+    torch.manual_seed(0)
+    try:
+        if (kind := section.get("name", "resenc")) != layout.trunk:
+            raise UserError(f"trunk.name: {kind}, but {file} has the tensors of a {layout.trunk} ({layout.marker})")
+        trunk = build_trunk(section, size)
+        module = cast(nn.Module, trunk)
+        harvest = layout.harvest(inside, foreign.facts, module, adapting)
+        state = module.state_dict()
+        _check_shapes(harvest, state, file)
+        missing = _check_whole(harvest, state, inside, file)
+    except UserError as error:
+        there = layout.network(inside, foreign.facts, adapting)
+        raise UserError(f"{error}. The file's network is trunk: {_flow(there)}") from None
     module.load_state_dict({**state, **{one.name: one.value for one in harvest.taken}})
     spec = {
         **describe(trunk, section, size),
@@ -85,6 +96,11 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
         },
     }
     return Intake(Weights(module.state_dict(), spec), _told(harvest, missing, len(tensors) - len(inside), start))
+
+
+def _flow(section: Mapping[str, Any]) -> str:
+    """A section as one line of YAML."""
+    return yaml.safe_dump(dict(section), default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
 def _layout_of(tensors: Tensors, file: Path) -> tuple[str, Layout]:

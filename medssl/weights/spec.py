@@ -25,9 +25,6 @@ Spec = dict[str, Any]
 VERSION = "1"
 """Raised whenever a reader of an older spec.json would misread a newer one."""
 
-NOT_OF_THE_WEIGHTS: tuple[str, ...] = ()
-"""Settings of trunks that change how a trunk computes and not what: they may differ from those of given weights."""
-
 
 def describe(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...]) -> Spec:
     """What a spec says of the network itself; `section` is its part of the recipe, `size` the grid of the views."""
@@ -125,7 +122,7 @@ def differences(wanted: Spec, found: Spec) -> list[str]:
     """In what two of them are not of one network: "dims 3 and 2", "trunk.widths [4, 8] and [4, 16]"; none for one."""
     told = [f"{key} {wanted[key]} and {found[key]}" for key in ("dims", "channels") if wanted[key] != found[key]]
     ours, theirs = wanted["trunk"], found["trunk"]
-    keys = [key for key in {**ours, **theirs} if key not in (*NOT_OF_THE_WEIGHTS, "channels")]
+    keys = [key for key in {**ours, **theirs} if key != "channels"]
     return told + [
         f"trunk.{key} {ours.get(key, 'not there')} and {theirs.get(key, 'not there')}"
         for key in keys

@@ -161,10 +161,13 @@ def test_pretraining_goes_on_from_the_folder(balls, folder, tmp_path):
         ("trunk.channels=2", "channels 2 and 1"),
     ],
 )
-def test_weights_of_another_network_are_refused(balls, folder, change, message):
+def test_weights_of_another_network_are_refused(balls, run, folder, change, message):
     task = recipe(balls, "trunk.norms=[instance, instance, group]", change)
-    with pytest.raises(UserError, match=rf"do not fit this recipe \(.*{message}.*take the trunk section of"):
-        load_trunk(build_model(task), task, folder)
+    for start, source in (folder, "spec.json"), (run, "run.json"):
+        with pytest.raises(
+            UserError, match=rf"does not fit this recipe's \(.*{message}.*take the trunk section.*{source}"
+        ):
+            load_trunk(build_model(task), task, start)
 
 
 def test_images_unlike_those_that_the_weights_saw_are_told(balls, folder, capsys):

@@ -49,11 +49,13 @@ def test_the_real_network_is_built_from_the_plan_and_gives_our_features(weights,
     )
     made = weights("nnunet", dims, strides=[stride[:dims] for stride in STRIDES])
     content = torch.load(write_nnunet(tmp_path / "checkpoint.pth", made), weights_only=True)
-    plan = content["nnssl_adaptation_plan"]["architecture_plans"]
-    arguments = dict(plan["arch_kwargs"])
-    for name in plan["arch_kwargs_requiring_import"]:
+    plan = content["nnssl_adaptation_plan"]
+    arguments = dict(plan["architecture_plans"]["arch_kwargs"])
+    for name in plan["architecture_plans"]["arch_kwargs_requiring_import"]:
         arguments[name] = arguments[name] and pydoc.locate(arguments[name])
-    network = begin_with(pydoc.locate(plan["arch_class_name"])(1, num_classes=2, **arguments), content)
+    made_by = pydoc.locate(plan["architecture_plans"]["arch_class_name"])
+    network = begin_with(made_by(1, num_classes=2, **arguments), content)
+    assert (network.key_to_encoder, network.key_to_stem) == (plan["key_to_encoder"], plan["key_to_stem"])
     x = torch.randn(2, 1, *(16, 12, 8)[:dims])
     with torch.no_grad():
         ours, theirs = made.trunk()(x).pyramid, network.encoder(turned(x))

@@ -150,6 +150,46 @@ def test_one_channel_is_shared_out_over_three(tmp_path, maker):
         assert (ours - turned(encoder(turned(x))[-1])).abs().max() < 1e-5
 
 
+PLAN = {
+    "architecture_plans": {
+        "arch_class_name": "x.ResidualEncoderUNet",
+        "arch_kwargs": {"strides": [s[::-1] for s in STRIDES]},
+    },
+    "pretrain_plan": {"configurations": {"onemmiso": {"patch_size": [8, 12, 16], "spacing": [1, 1, 1]}}},
+}
+
+
+def test_strides_that_the_file_tells_must_be_those_of_the_recipe(tmp_path):
+    content = {**stirred(Encoder(3)), "nnssl_adaptation_plan": PLAN}
+    lines = imported(tmp_path, content, recipe()).lines
+    assert not any("the file does not say" in line for line in lines)
+    assert "note: they saw images of patch_size [8, 12, 16], spacing [1, 1, 1] (axes z, y, x)" in lines
+    wrong = recipe(strides=[["1", "1", "1"], ["2", "2", "2"], ["2", "2", "2"]])
+    with pytest.raises(UserError, match=r"trunk.strides.*set them to \[\[1, 1, 1\], \[2, 2, 1\], \[2, 2, 2\]\]"):
+        imported(tmp_path, content, wrong)
+    plans = {
+        "configurations": {"3d_fullres": {"architecture": {"arch_kwargs": PLAN["architecture_plans"]["arch_kwargs"]}}}
+    }
+    content = {**stirred(Encoder(3)), "init_args": {"configuration": "3d_fullres", "plans": plans}}
+    with pytest.raises(UserError, match=r"trunk\.strides.*set them to"):
+        imported(tmp_path, content, wrong)
+    imported(tmp_path, content, recipe())
+
+
+def test_the_refusal_tells_the_recipe_that_would_do(tmp_path):
+    import yaml
+
+    content = {**stirred(Encoder(3)), "nnssl_adaptation_plan": PLAN}
+    with pytest.raises(UserError, match=r"trunk\.stem: false") as refused:
+        imported(tmp_path, content, {**recipe(), "trunk": {"widths": ["4", "6", "6"]}})
+    told = yaml.safe_load(str(refused.value).split("The file's network is trunk: ")[1])
+    assert told == {
+        "name": "resenc", "channels": 1, "stem": True, "widths": list(WIDTHS), "depths": list(DEPTHS),
+        "strides": [list(stride) for stride in STRIDES],
+    }  # fmt: skip
+    assert imported(tmp_path, content, {**recipe(), "trunk": told}).lines
+
+
 def test_what_is_run_goes_before_what_is_only_named(tmp_path):
     encoder = Encoder(3)
     content = stirred(encoder)
