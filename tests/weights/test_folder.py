@@ -186,6 +186,22 @@ def test_images_unlike_those_that_the_weights_saw_are_told(balls, folder, capsys
     )[-1]  # fmt: skip
 
 
+def test_a_teacher_is_another_trunk(balls, run, folder, tmp_path, capsys):
+    method = "method={dino: {prototypes: 8}, teacher_half_life: 0.5}"
+    taught = pretrain(recipe(balls, "pretrain.steps=2", method), balls / "store", tmp_path / "taught")
+    assert medssl("weights", "export", taught, "--of", "teacher", "-o", tmp_path / "teacher") == 0
+    ours, trunk = read_weights(tmp_path / "teacher"), checkpoint.weights(taught / "last.safetensors", "trunk.")
+    assert set(ours.tensors) == set(trunk)
+    assert not torch.equal(ours.tensors["stages.0.0.body.0.weight"], trunk["stages.0.0.body.0.weight"])
+    twin = checkpoint.weights(taught / "last.safetensors", "teacher.")
+    assert all(torch.equal(value, twin[f"twin.{name}"]) for name, value in ours.tensors.items())
+    assert ours.spec["origin"]["part"] == "teacher"
+    jsonschema.validate(ours.spec, SCHEMA)
+    for source, message in (run, "its method has no teacher"), (folder, "holds one network"):
+        assert medssl("weights", "export", source, "--of", "teacher", "-o", tmp_path / "none") == 2
+        assert message in capsys.readouterr().err
+
+
 def damaged(folder, spec):
     weights = folder / "trunk.safetensors"
     if spec == "other weights":
