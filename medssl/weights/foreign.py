@@ -109,7 +109,7 @@ def part_of(tensors: Tensors, marker: str, part: str) -> tuple[str, Tensors]:
     ends = [name.removesuffix(marker) for name in tensors if name == marker or name.endswith(f".{marker}")]
     found = {start: _below(tensors, start) for start in ends if start.startswith(part)}
     if not found:
-        raise UserError(f"no tensor called {marker} in a part {part!r} of the file; it has {_some(tensors)}")
+        raise UserError(f"no tensor called {marker} in a part {part!r} of the file; it has {some(tensors)}")
     first = min(found, key=len)
     for start, inside in found.items():
         if not _equal(inside, found[first]):
@@ -126,7 +126,8 @@ def _equal(one: Tensors, other: Tensors) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items() if name in other)
 
 
-def _some(names: Sequence[str] | Mapping[str, Any], most: int = 4) -> str:
+def some(names: Sequence[str] | Mapping[str, Any], most: int = 4) -> str:
+    """The first few of some names, and how many more there are."""
     shown = sorted(names)[:most]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -18,7 +18,7 @@ from medssl.trunks import build_trunk
 from medssl.views.select import build_views
 from medssl.weights import residual, timm
 from medssl.weights.folder import Weights
-from medssl.weights.foreign import Adapting, Harvest, Tensors, part_of, read_foreign
+from medssl.weights.foreign import Adapting, Harvest, Tensors, part_of, read_foreign, some
 from medssl.weights.spec import describe
 
 OURS_ALONE = ("hidden", "grid")
@@ -149,7 +149,9 @@ def _told(harvest: Harvest, missing: list[str], elsewhere: int, start: str) -> l
         for one in harvest.taken
     ]
     lines += [f"{name} <- nothing: the file has none, it begins anew" for name in missing if name != "grid"]
-    lines += [f"left in the file: {name} ({why})" for name, why in sorted(harvest.left.items())]
+    for why in sorted(set(harvest.left.values())):
+        names = sorted(name for name, reason in harvest.left.items() if reason == why)
+        lines.append(f"left in the file: {some(names)} ({why})")
     if elsewhere:
         lines.append(f"left in the file: {elsewhere} tensors outside of {start.rstrip('.') or 'the network'}")
     return lines + [f"note: {note}" for note in harvest.notes]

@@ -154,7 +154,7 @@ def _run(found: Harvest, theirs: Tensors, path: str, kind: str, end: str) -> str
         return named if named in theirs else ""
     if named in theirs:
         same = torch.equal(theirs[named], theirs[run])
-        found.left[named] = f"another name of {run}" if same else f"not run: {run} is, and differs"
+        found.left[named] = "another name of what was taken" if same else f"not run: {run} is, and differs"
         if not same:
             found.notes.append(f"{named} differs from {run}; the latter is what the network runs, and was taken")
     return run

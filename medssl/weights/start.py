@@ -12,9 +12,9 @@ from medssl.errors import UserError
 from medssl.recipe import Section
 from medssl.runs import origin, prepared
 from medssl.store import Store
-from medssl.trunks import Trunk
-from medssl.weights.folder import SPEC, is_folder, read_weights, weights_of
-from medssl.weights.spec import describe, describe_run, differences, input_of
+from medssl.trunks import Trunk, build_trunk
+from medssl.weights.folder import SPEC, Weights, is_folder, read_weights, weights_of
+from medssl.weights.spec import describe, describe_run, differences, input_of, same_network
 
 
 def begin_with(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...], start: Path) -> None:
@@ -24,7 +24,8 @@ def begin_with(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...], 
     network, even if the shapes agree: strides, heads and norms have none.
     """
     weights = weights_of(start)
-    if told := differences(describe(trunk, section, size), weights.spec):
+    if not _fits(trunk, size, weights):
+        told = differences(describe(trunk, section, size), weights.spec)
         source = start / (SPEC if is_folder(start) else "run.json")
         raise UserError(
             f"{start}: its trunk does not fit this recipe's ({'; '.join(told)}, here and there); take the trunk section of "
@@ -35,6 +36,16 @@ def begin_with(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...], 
     except RuntimeError as error:
         what = str(error).splitlines()[-1].strip()
         raise UserError(f"{start}: its trunk does not fit this recipe's ({what}); use the same trunk section") from None
+
+
+def _fits(trunk: Trunk, size: tuple[int, ...], weights: Weights) -> bool:
+    """Whether `trunk` is the network, for views of `size`, that the weights are of."""
+    if trunk.dims != weights.spec["dims"]:
+        return False
+    try:
+        return same_network(trunk, build_trunk(weights.spec["trunk"], size))
+    except UserError:  # views that theirs cannot take
+        return False
 
 
 def origin_of(start: Path | None) -> str:

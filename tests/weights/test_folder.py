@@ -170,6 +170,37 @@ def test_weights_of_another_network_are_refused(balls, run, folder, change, mess
             load_trunk(build_model(task), task, start)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["trunk.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2]]"],  # what they are without being told
+        ["trunk.depths=[2, 2, 2]"],
+        ["views.size=[32, 16, 16]"],
+    ],
+)
+def test_other_words_for_the_same_network_fit(balls, run, folder, changes):
+    task = recipe(balls, "trunk.norms=[instance, instance, group]", *changes)
+    for start in run, folder:
+        model = build_model(task)
+        load_trunk(model, task, start)
+        whole = read_weights(folder).tensors
+        assert all(torch.equal(value, whole[name]) for name, value in model.trunk.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "other"), [("heads", "3"), ("eps", "1e-3"), ("registers", "1")])
+def test_a_vits_heads_eps_and_registers_must_agree(weights, tmp_path, name, other):
+    from medssl.trunks import build_trunk
+    from medssl.weights import begin_with
+
+    own = {"name": "vit", "patch": ["4", "4", "4"], "width": "12", "depth": "1", "heads": "2"}
+    folder = write_weights(tmp_path / "w", weights("vit", width=12, depth=1, heads=2, registers=0))
+    begin_with(build_trunk(own, (16, 12, 8)), own, (16, 12, 8), folder)
+    begin_with(build_trunk(own, (8, 8, 8)), own, (8, 8, 8), folder)  # places are interpolated
+    unlike_it = {**own, name: other}
+    with pytest.raises(UserError, match=f"trunk.{name}"):
+        begin_with(build_trunk(unlike_it, (16, 12, 8)), unlike_it, (16, 12, 8), folder)
+
+
 def test_images_unlike_those_that_the_weights_saw_are_told(balls, folder, capsys):
     store = open_store(balls / "store")
     assert unlike(folder, recipe(balls), store) == []

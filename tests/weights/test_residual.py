@@ -132,8 +132,10 @@ def test_every_level_is_that_of_the_encoder(tmp_path, maker, dims):
 def test_the_map_says_where_everything_went(tmp_path, maker):
     lines = imported(tmp_path, stirred(maker(3)), recipe()).lines
     assert "stages.1.0.shortcut.1.weight (6, 4, 1, 1, 1) <- stages.1.blocks.0.skip.1.all_modules.0.weight" in lines
-    assert any("conv1.all_modules.0.bias (the norm after it takes it off)" in line for line in lines)
-    assert any("conv1.conv.weight (another name of" in line for line in lines)
+    (biases,) = [line for line in lines if "(the norm after it takes it off)" in line]
+    assert biases.startswith("left in the file: stages.0.blocks.0.conv1.all_modules.0.bias, ")
+    assert "and 5 more" in biases
+    assert any("conv1.conv.bias" in line and "(another name of what was taken)" in line for line in lines)
     assert any("tensors outside of network_weights.encoder" in line for line in lines)
     assert any("strides are [(1, 1, 1), (2, 2, 1), (4, 4, 2)]" in line for line in lines)
 

@@ -318,6 +318,7 @@ def test_the_command_prints_the_map_and_finetuning_begins_with_it(balls, tmp_pat
     assert "blocks.0.linear2.bias (24,) <- blocks.0.mlp.fc2.bias, blocks.0.ls2.gamma (times gamma)" in told
     assert "hidden <- nothing" in told
     assert "left in the file: head.weight (a head)" in told
+    assert "left in the file: mask_token (stood for hidden patches while it was pretrained)" in told
     spec = read_weights(tmp_path / "w").spec
     assert spec["origin"]["settings"] == {"axes": "reversed", "channels": "same", "inflate": "even", "part": ""}
     run = tmp_path / "run"
