@@ -21,6 +21,9 @@ from medssl.weights.spec import VERSION, Spec, describe_run
 
 TENSORS, SPEC = "trunk.safetensors", "spec.json"
 
+NEEDED = ("dims", "channels", "trunk", "views_size", "levels", "dim", "input", "origin", "weights")
+"""What of a spec is read, here or by a form of another tool."""
+
 Part = Literal["trunk", "teacher"]
 
 PREFIX: dict[Part, str] = {"trunk": "trunk.", "teacher": "teacher.twin."}
@@ -100,6 +103,8 @@ def read_weights(folder: Path) -> Weights:
             f"{folder / SPEC}: schema_version {spec.get('schema_version')!r}, this medssl reads {VERSION!r}; use the "
             "medssl that spec.json names under versions"
         )
+    if missing := [name for name in NEEDED if name not in spec]:
+        raise UserError(f"{folder / SPEC}: lacks {missing[0]!r}; export the weights again")
     try:
         content = (folder / TENSORS).read_bytes()
         digest = str(spec["weights"]["sha256"])

@@ -69,10 +69,10 @@ def read_foreign(path: Path) -> Foreign:
 
     Raises UserError for a file that is neither, that holds no tensor, or that only running code in it could read.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .safetensors, .pt or .pth file")
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _loaded(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a .safetensors, .pt or .pth file") from None
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
     found = {name: value.float() if value.is_floating_point() else value for name, value in _flat(content, "")}

@@ -81,6 +81,8 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
         there = layout.network(inside, foreign.facts, adapting)
         raise UserError(f"{error}. The file's network is trunk: {_flow(there)}") from None
     module.load_state_dict({**state, **{one.name: one.value for one in harvest.taken}})
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     spec = {
         **describe(trunk, section, size),
         "input": None,
@@ -88,7 +90,7 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
         "origin": {
             "kind": "import",
             "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "sha256": digest,
             "layout": name,
             "settings": {**asdict(adapting), "part": start},
             "notes": harvest.notes,

@@ -239,6 +239,9 @@ def damaged(folder, spec):
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     elif spec == "no weights":
         weights.unlink()
+    elif spec == "no digest":
+        whole = json.loads((folder / "spec.json").read_text())
+        (folder / "spec.json").write_text(json.dumps({**whole, "weights": {}}))
     else:
         (folder / "spec.json").write_text(spec)
 
@@ -251,7 +254,8 @@ def damaged(folder, spec):
         ("{", "not JSON"),
         ("[]", "holds no mapping"),
         ('{"schema_version": "2"}', "schema_version '2'"),
-        ('{"schema_version": "1"}', "says no sha256"),
+        ('{"schema_version": "1"}', "lacks 'dims'"),
+        ("no digest", "says no sha256"),
     ],
 )
 def test_a_damaged_folder_is_refused(folder, how, message):

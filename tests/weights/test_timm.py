@@ -279,6 +279,8 @@ def test_no_code_in_a_file_is_run(tmp_path):
         take_in(tmp_path / "text.pth", section())
     with pytest.raises(UserError, match="no such file"):
         take_in(tmp_path / "none.pth", section())
+    with pytest.raises(UserError, match="no such file"):
+        take_in(tmp_path, section())
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 9)
     with pytest.raises(UserError, match="not a whole safetensors file"):
         take_in(tmp_path / "cut.safetensors", section())
