@@ -29,6 +29,10 @@ def export(
             "nnUNetv2_train_pretrained.",
         ),
     ] = "medssl",
+    part: Annotated[
+        Literal["trunk", "teacher"],
+        typer.Option("--of", help="teacher: the running average that DINO, iBOT, BYOL and MoCo keep of the trunk."),
+    ] = "trunk",
 ) -> None:
     """Write a trunk, without its heads, for others to use.
 
@@ -37,7 +41,7 @@ def export(
     from medssl.weights import weights_of, write_bundle, write_nnunet, write_onnx, write_weights
 
     writers = {"medssl": write_weights, "onnx": write_onnx, "monai": write_bundle, "nnunet": write_nnunet}
-    written = writers[form](output, weights_of(source))
+    written = writers[form](output, weights_of(source, part))
     say(f"weights in {written}")
     if form in ("medssl", "monai"):
         say("who may use them is left to you: fill in licence and notes in spec.json")

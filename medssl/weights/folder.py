@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +20,14 @@ from medssl.trunks import Trunk, build_trunk
 from medssl.weights.spec import VERSION, Spec, describe_run
 
 TENSORS, SPEC = "trunk.safetensors", "spec.json"
+
+NEEDED = ("dims", "channels", "trunk", "views_size", "levels", "dim", "input", "origin", "weights")
+"""What of a spec is read, here or by a form of another tool."""
+
+Part = Literal["trunk", "teacher"]
+
+PREFIX: dict[Part, str] = {"trunk": "trunk.", "teacher": "teacher.twin."}
+"""How the names of a part's tensors begin in a run's checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +53,20 @@ def is_folder(path: Path) -> bool:
     return (path / SPEC).is_file()
 
 
-def weights_of(source: Path) -> Weights:
-    """The trunk of a run, or of a folder of weights. Raises UserError when it is neither, and for a damaged one."""
+def weights_of(source: Path, part: Part = "trunk") -> Weights:
+    """The trunk of a run, or of a folder of weights; with `part` "teacher" the running average that a run's method kept.
+
+    Raises UserError when it is neither, for a damaged one, and where there is no teacher.
+    """
     if is_folder(source):
+        if part != "trunk":
+            raise UserError(f"{source}: a folder of weights holds one network; give the run for its {part}")
         return read_weights(source)
     spec = describe_run(source)
-    return Weights(dict(checkpoint.weights(source / checkpoint.NAME, "trunk.")), spec)
+    tensors = dict(checkpoint.weights(source / checkpoint.NAME, PREFIX[part]))
+    if not tensors:
+        raise UserError(f"{source}: its method has no {part}; set method.teacher_half_life, or take its trunk")
+    return Weights(tensors, {**spec, "origin": {**spec["origin"], "part": part}})
 
 
 def write_weights(folder: Path, weights: Weights) -> Path:
@@ -86,6 +103,8 @@ def read_weights(folder: Path) -> Weights:
             f"{folder / SPEC}: schema_version {spec.get('schema_version')!r}, this medssl reads {VERSION!r}; use the "
             "medssl that spec.json names under versions"
         )
+    if missing := [name for name in NEEDED if name not in spec]:
+        raise UserError(f"{folder / SPEC}: lacks {missing[0]!r}; export the weights again")
     try:
         content = (folder / TENSORS).read_bytes()
         digest = str(spec["weights"]["sha256"])

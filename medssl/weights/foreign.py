@@ -37,6 +37,14 @@ class Adapting:
     inflate: Literal["none", "even", "centre"] = "none"
 
 
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """What a file holds: its tensors in float32 by their names, those of nested mappings joined by dots; and all else."""
+
+    tensors: Tensors
+    facts: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Taken:
     """One tensor of ours: its name, its value, the names of theirs that it is made of, and how."""
@@ -56,22 +64,21 @@ class Harvest:
     notes: list[str] = field(default_factory=list)
 
 
-def read_foreign(path: Path) -> Tensors:
-    """Every tensor in a file, in float32; names of nested mappings are joined by dots.
+def read_foreign(path: Path) -> Foreign:
+    """What is in a file: .safetensors, or what torch.save wrote.
 
-    .safetensors, or what torch.save wrote. Raises UserError for a file that is neither, or that could only be read by
-    running code in it.
+    Raises UserError for a file that is neither, that holds no tensor, or that only running code in it could read.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .safetensors, .pt or .pth file")
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _loaded(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a .safetensors, .pt or .pth file") from None
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
     found = {name: value.float() if value.is_floating_point() else value for name, value in _flat(content, "")}
     if not found:
         raise UserError(f"{path}: holds no tensor; give a file of weights")
-    return found
+    return Foreign(found, content if isinstance(content, Mapping) else {})
 
 
 def _loaded(path: Path) -> Any:
@@ -102,7 +109,7 @@ def part_of(tensors: Tensors, marker: str, part: str) -> tuple[str, Tensors]:
     ends = [name.removesuffix(marker) for name in tensors if name == marker or name.endswith(f".{marker}")]
     found = {start: _below(tensors, start) for start in ends if start.startswith(part)}
     if not found:
-        raise UserError(f"no tensor called {marker} in a part {part!r} of the file; it has {_some(tensors)}")
+        raise UserError(f"no tensor called {marker} in a part {part!r} of the file; it has {some(tensors)}")
     first = min(found, key=len)
     for start, inside in found.items():
         if not _equal(inside, found[first]):
@@ -119,7 +126,8 @@ def _equal(one: Tensors, other: Tensors) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items() if name in other)
 
 
-def _some(names: Sequence[str] | Mapping[str, Any], most: int = 4) -> str:
+def some(names: Sequence[str] | Mapping[str, Any], most: int = 4) -> str:
+    """The first few of some names, and how many more there are."""
     shown = sorted(names)[:most]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

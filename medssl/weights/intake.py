@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+import yaml
 from torch import nn
 
 from medssl.errors import UserError
@@ -17,24 +18,30 @@ from medssl.trunks import build_trunk
 from medssl.views.select import build_views
 from medssl.weights import residual, timm
 from medssl.weights.folder import Weights
-from medssl.weights.foreign import Adapting, Harvest, Tensors, part_of, read_foreign
+from medssl.weights.foreign import Adapting, Harvest, Tensors, part_of, read_foreign, some
 from medssl.weights.spec import describe
 
 OURS_ALONE = ("hidden", "grid")
 """What no file of others has: the value of hidden cells, the grid of places. A mask token means another thing there."""
 
 
+Facts = Mapping[str, Any]
+
+
 class Layout(NamedTuple):
-    """A way of naming tensors: the one by which it is known, the trunk that can take it, and how that is done."""
+    """A way of naming tensors: the one by which it is known, the trunk that can take it, how that is done, and what
+    recipe would have such a trunk.
+    """
 
     marker: str
     trunk: str
-    harvest: Callable[[Tensors, nn.Module, Adapting], Harvest]
+    harvest: Callable[[Tensors, Facts, nn.Module, Adapting], Harvest]
+    network: Callable[[Tensors, Facts, Adapting], dict[str, Any]]
 
 
 LAYOUTS = {
-    "timm": Layout(timm.MARKER, "vit", timm.harvest),
-    "nnunet": Layout(residual.MARKER, "resenc", residual.harvest),
+    "timm": Layout(timm.MARKER, "vit", timm.harvest, timm.network),
+    "nnunet": Layout(residual.MARKER, "resenc", residual.harvest, residual.network),
 }
 
 
@@ -53,23 +60,29 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
     features depend on has a place in the trunk.
     """
     adapting = adapting or Adapting()
-    tensors = read_foreign(file)
+    foreign = read_foreign(file)
+    tensors = foreign.tensors
     if "views" not in recipe:
         raise UserError("recipe: no section 'views'; importing needs views.size and the trunk")
     size, section = build_views(recipe["views"]).crops.size, recipe.get("trunk", {})
-    torch.manual_seed(0)
-    trunk = build_trunk(section, size)
-    module = cast(nn.Module, trunk)
     name, layout = _layout_of(tensors, file)
-    kind = section.get("name", "resenc")
-    if kind != layout.trunk:
-        raise UserError(f"trunk.name: {kind}, but {file} has the tensors of a {layout.trunk} ({layout.marker})")
     start, inside = part_of(tensors, layout.marker, part)
-    harvest = layout.harvest(inside, module, adapting)
-    state = module.state_dict()
-    _check_shapes(harvest, state, file)
-    missing = _check_whole(harvest, state, inside, file)
+    torch.manual_seed(0)
+    try:
+        if (kind := section.get("name", "resenc")) != layout.trunk:
+            raise UserError(f"trunk.name: {kind}, but {file} has the tensors of a {layout.trunk} ({layout.marker})")
+        trunk = build_trunk(section, size)
+        module = cast(nn.Module, trunk)
+        harvest = layout.harvest(inside, foreign.facts, module, adapting)
+        state = module.state_dict()
+        _check_shapes(harvest, state, file)
+        missing = _check_whole(harvest, state, inside, file)
+    except UserError as error:
+        there = layout.network(inside, foreign.facts, adapting)
+        raise UserError(f"{error}. The file's network is trunk: {_flow(there)}") from None
     module.load_state_dict({**state, **{one.name: one.value for one in harvest.taken}})
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     spec = {
         **describe(trunk, section, size),
         "input": None,
@@ -77,7 +90,7 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
         "origin": {
             "kind": "import",
             "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "sha256": digest,
             "layout": name,
             "settings": {**asdict(adapting), "part": start},
             "notes": harvest.notes,
@@ -85,6 +98,11 @@ def take_in(file: Path, recipe: Section, *, adapting: Adapting | None = None, pa
         },
     }
     return Intake(Weights(module.state_dict(), spec), _told(harvest, missing, len(tensors) - len(inside), start))
+
+
+def _flow(section: Mapping[str, Any]) -> str:
+    """A section as one line of YAML."""
+    return yaml.safe_dump(dict(section), default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
 def _layout_of(tensors: Tensors, file: Path) -> tuple[str, Layout]:
@@ -133,7 +151,9 @@ def _told(harvest: Harvest, missing: list[str], elsewhere: int, start: str) -> l
         for one in harvest.taken
     ]
     lines += [f"{name} <- nothing: the file has none, it begins anew" for name in missing if name != "grid"]
-    lines += [f"left in the file: {name} ({why})" for name, why in sorted(harvest.left.items())]
+    for why in sorted(set(harvest.left.values())):
+        names = sorted(name for name, reason in harvest.left.items() if reason == why)
+        lines.append(f"left in the file: {some(names)} ({why})")
     if elsewhere:
         lines.append(f"left in the file: {elsewhere} tensors outside of {start.rstrip('.') or 'the network'}")
     return lines + [f"note: {note}" for note in harvest.notes]

@@ -21,19 +21,11 @@ from medssl.errors import UserError
 from medssl.trunks import ResEnc
 from medssl.weights.folder import Weights
 from medssl.weights.foreign import Adapting, Tensors, turned
-from medssl.weights.residual import RUN_AS, units
+from medssl.weights.residual import RESENC_L, RUN_AS, units
 
 ENCODER, CONFIGURATION = "encoder", "medssl"
 
 UNET = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
-
-RESENC_L: dict[str, Any] = {
-    "features_per_stage": [32, 64, 128, 256, 320, 320],
-    "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
-    "kernel_sizes": [[3, 3, 3]] * 6,
-    "strides": [[1, 1, 1]] + [[2, 2, 2]] * 5,
-}
-"""The network that nnssl and nnU-Net call ResEncL, so that theirs of that name is built."""
 
 
 def write_nnunet(path: Path, weights: Weights) -> Path:

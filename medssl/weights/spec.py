@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import nn
 
 from medssl import checkpoint
 from medssl.errors import UserError
@@ -24,9 +26,6 @@ Spec = dict[str, Any]
 
 VERSION = "1"
 """Raised whenever a reader of an older spec.json would misread a newer one."""
-
-NOT_OF_THE_WEIGHTS: tuple[str, ...] = ()
-"""Settings of trunks that change how a trunk computes and not what: they may differ from those of given weights."""
 
 
 def describe(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...]) -> Spec:
@@ -121,11 +120,32 @@ def _intensity(kind: str, settings: Preparation) -> Spec:
     return {"rule": "range", "to": [0.0, 1.0]}
 
 
+def same_network(one: Trunk, other: Trunk) -> bool:
+    """Whether two trunks compute the same with the same weights; their recipes' words may differ and mean the same."""
+    return _facts(cast(nn.Module, one)) == _facts(cast(nn.Module, other))
+
+
+def _facts(module: nn.Module) -> dict[tuple[str, str], Any]:
+    """Every number, word and list of them that a module or a part of it holds besides its tensors: strides, heads, eps."""
+    return {
+        (path, key): _plain(value)
+        for path, part in module.named_modules()
+        for key, value in vars(part).items()
+        if key != "training" and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def differences(wanted: Spec, found: Spec) -> list[str]:
-    """In what two of them are not of one network: "dims 3 and 2", "trunk.widths [4, 8] and [4, 16]"; none for one."""
+    """In what words two networks differ: "dims 3 and 2", "trunk.widths [4, 8] and [4, 16]"."""
     told = [f"{key} {wanted[key]} and {found[key]}" for key in ("dims", "channels") if wanted[key] != found[key]]
     ours, theirs = wanted["trunk"], found["trunk"]
-    keys = [key for key in {**ours, **theirs} if key not in (*NOT_OF_THE_WEIGHTS, "channels")]
+    keys = [key for key in {**ours, **theirs} if key != "channels"]
     return told + [
         f"trunk.{key} {ours.get(key, 'not there')} and {theirs.get(key, 'not there')}"
         for key in keys

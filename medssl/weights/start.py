@@ -8,14 +8,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.recipe import Section
 from medssl.runs import origin, prepared
 from medssl.store import Store
-from medssl.trunks import Trunk
-from medssl.weights.folder import SPEC, is_folder, read_weights
-from medssl.weights.spec import describe, describe_run, differences, input_of
+from medssl.trunks import Trunk, build_trunk
+from medssl.weights.folder import SPEC, Weights, is_folder, read_weights, weights_of
+from medssl.weights.spec import describe, describe_run, differences, input_of, same_network
 
 
 def begin_with(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...], start: Path) -> None:
@@ -24,21 +23,29 @@ def begin_with(trunk: Trunk, section: Mapping[str, Any], size: tuple[int, ...], 
     A ViT's places are interpolated where the views have another size. Raises UserError when the weights are of another
     network, even if the shapes agree: strides, heads and norms have none.
     """
-    module = cast(nn.Module, trunk)
-    if not is_folder(start):
-        checkpoint.fill(module, "trunk.", start)
-        return
-    weights = read_weights(start)
-    if told := differences(describe(trunk, section, size), weights.spec):
+    weights = weights_of(start)
+    if not _fits(trunk, size, weights):
+        told = differences(describe(trunk, section, size), weights.spec)
+        source = start / (SPEC if is_folder(start) else "run.json")
         raise UserError(
-            f"{start}: its weights do not fit this recipe ({'; '.join(told)}, here and there); take the trunk section of "
-            f"{start / SPEC}, or other weights"
+            f"{start}: its trunk does not fit this recipe's ({'; '.join(told)}, here and there); take the trunk section of "
+            f"{source}, or other weights"
         )
     try:
-        module.load_state_dict(weights.tensors)
+        cast(nn.Module, trunk).load_state_dict(weights.tensors)
     except RuntimeError as error:
         what = str(error).splitlines()[-1].strip()
-        raise UserError(f"{start}: its weights do not fit this recipe ({what}); export them again") from None
+        raise UserError(f"{start}: its trunk does not fit this recipe's ({what}); use the same trunk section") from None
+
+
+def _fits(trunk: Trunk, size: tuple[int, ...], weights: Weights) -> bool:
+    """Whether `trunk` is the network, for views of `size`, that the weights are of."""
+    if trunk.dims != weights.spec["dims"]:
+        return False
+    try:
+        return same_network(trunk, build_trunk(weights.spec["trunk"], size))
+    except UserError:  # views that theirs cannot take
+        return False
 
 
 def origin_of(start: Path | None) -> str:

@@ -9,14 +9,15 @@ keys, relative or rotary positions) is refused, not left out.
 from __future__ import annotations
 
 import re
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 
 from medssl.errors import UserError
 from medssl.trunks import ViT
 from medssl.trunks.vit import resized
-from medssl.weights.foreign import Adapting, Harvest, Taken, Tensors, kernel
+from medssl.weights.foreign import Adapting, Harvest, Taken, Tensors, kernel, turned
 
 MARKER = "patch_embed.proj.weight"
 
@@ -45,7 +46,24 @@ SCALES = {"attn.proj": "ls1.gamma", "mlp.fc2": "ls2.gamma"}
 """Which LayerScale follows which linear layer."""
 
 
-def harvest(theirs: Tensors, trunk: torch.nn.Module, adapting: Adapting) -> Harvest:
+def network(theirs: Tensors, facts: Mapping[str, Any], adapting: Adapting) -> dict[str, Any]:
+    """The trunk section of a recipe that is the file's network; its heads are not told, but 64 wide in all known."""
+    weight = turned(theirs[MARKER], adapting)
+    width = weight.shape[0]
+    heads = {"heads": width // STANDARD_HEAD} if width % STANDARD_HEAD == 0 else {}
+    return {
+        "name": "vit",
+        "channels": weight.shape[1],
+        "patch": list(weight.shape[2:]),
+        "width": width,
+        "depth": 1 + max((int(name.split(".")[1]) for name in theirs if re.match(r"blocks\.\d+\.", name)), default=-1),
+        **heads,
+        "registers": sum(theirs[name].shape[1] for name in PLACELESS if name in theirs),
+        "eps": STANDARD_EPS,
+    }
+
+
+def harvest(theirs: Tensors, facts: Mapping[str, Any], trunk: torch.nn.Module, adapting: Adapting) -> Harvest:
     """What our ViT takes of theirs. Raises UserError where the shapes are of another network."""
     vit, found = cast(ViT, trunk), Harvest([])
     weight, how = kernel(theirs[MARKER], vit.embed.weight, adapting, "trunk.patch")

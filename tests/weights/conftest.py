@@ -9,9 +9,12 @@ from medssl.weights.spec import describe, input_of
 
 SECTIONS = {
     "resenc": {"name": "resenc", "widths": [4, 6, 8], "norms": ["instance", "group", "group"]},
-    "nnunet": {"name": "resenc", "widths": [4, 6, 6], "depths": [1, 2, 1], "stem": True, "hide": "sparse"},
+    "nnunet": {
+        "name": "resenc", "widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "stem": True, "hide": "sparse",
+        "strides": [[1, 1, 1], [1, 1, 1], [2, 2, 1], [2, 2, 2]],
+    },
     "vit": {"name": "vit", "patch": [4, 4, 4], "width": 24, "depth": 2, "heads": 3, "registers": 1},
-}
+}  # fmt: skip
 
 
 def random_weights(name, dims=3, **changes):
@@ -20,6 +23,8 @@ def random_weights(name, dims=3, **changes):
     section = {**SECTIONS[name], **changes}
     if "patch" in section:
         section["patch"] = section["patch"][:dims]
+    if "strides" in section:
+        section["strides"] = [stride[:dims] for stride in section["strides"]]
     torch.manual_seed(1)
     trunk = build_trunk(section, size)
     for parameter in trunk.parameters():

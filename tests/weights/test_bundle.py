@@ -38,6 +38,6 @@ def test_monai_finds_in_the_metadata_what_it_requires(weights, tmp_path):
     assert required <= set(told)
     image = told["network_data_format"]["inputs"]["image"]
     assert (image["num_channels"], image["spatial_shape"], image["channel_def"]) == (1, [16, 12, 8], {"0": "MR"})
-    assert told["network_data_format"]["outputs"]["pooled"]["num_channels"] == 6
+    assert told["network_data_format"]["outputs"]["pooled"]["num_channels"] == 8
     assert told["medssl"]["input"] == read_weights(folder / "models").spec["input"]
     assert "(B, 1, 16, 12, 8)" in (folder / "docs" / "README.md").read_text()

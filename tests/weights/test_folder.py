@@ -161,10 +161,44 @@ def test_pretraining_goes_on_from_the_folder(balls, folder, tmp_path):
         ("trunk.channels=2", "channels 2 and 1"),
     ],
 )
-def test_weights_of_another_network_are_refused(balls, folder, change, message):
+def test_weights_of_another_network_are_refused(balls, run, folder, change, message):
     task = recipe(balls, "trunk.norms=[instance, instance, group]", change)
-    with pytest.raises(UserError, match=rf"do not fit this recipe \(.*{message}.*take the trunk section of"):
-        load_trunk(build_model(task), task, folder)
+    for start, source in (folder, "spec.json"), (run, "run.json"):
+        with pytest.raises(
+            UserError, match=rf"does not fit this recipe's \(.*{message}.*take the trunk section.*{source}"
+        ):
+            load_trunk(build_model(task), task, start)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["trunk.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2]]"],  # what they are without being told
+        ["trunk.depths=[2, 2, 2]"],
+        ["views.size=[32, 16, 16]"],
+    ],
+)
+def test_other_words_for_the_same_network_fit(balls, run, folder, changes):
+    task = recipe(balls, "trunk.norms=[instance, instance, group]", *changes)
+    for start in run, folder:
+        model = build_model(task)
+        load_trunk(model, task, start)
+        whole = read_weights(folder).tensors
+        assert all(torch.equal(value, whole[name]) for name, value in model.trunk.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "other"), [("heads", "3"), ("eps", "1e-3"), ("registers", "1")])
+def test_a_vits_heads_eps_and_registers_must_agree(weights, tmp_path, name, other):
+    from medssl.trunks import build_trunk
+    from medssl.weights import begin_with
+
+    own = {"name": "vit", "patch": ["4", "4", "4"], "width": "12", "depth": "1", "heads": "2"}
+    folder = write_weights(tmp_path / "w", weights("vit", width=12, depth=1, heads=2, registers=0))
+    begin_with(build_trunk(own, (16, 12, 8)), own, (16, 12, 8), folder)
+    begin_with(build_trunk(own, (8, 8, 8)), own, (8, 8, 8), folder)  # places are interpolated
+    unlike_it = {**own, name: other}
+    with pytest.raises(UserError, match=f"trunk.{name}"):
+        begin_with(build_trunk(unlike_it, (16, 12, 8)), unlike_it, (16, 12, 8), folder)
 
 
 def test_images_unlike_those_that_the_weights_saw_are_told(balls, folder, capsys):
@@ -183,12 +217,31 @@ def test_images_unlike_those_that_the_weights_saw_are_told(balls, folder, capsys
     )[-1]  # fmt: skip
 
 
+def test_a_teacher_is_another_trunk(balls, run, folder, tmp_path, capsys):
+    method = "method={dino: {prototypes: 8}, teacher_half_life: 0.5}"
+    taught = pretrain(recipe(balls, "pretrain.steps=2", method), balls / "store", tmp_path / "taught")
+    assert medssl("weights", "export", taught, "--of", "teacher", "-o", tmp_path / "teacher") == 0
+    ours, trunk = read_weights(tmp_path / "teacher"), checkpoint.weights(taught / "last.safetensors", "trunk.")
+    assert set(ours.tensors) == set(trunk)
+    assert not torch.equal(ours.tensors["stages.0.0.body.0.weight"], trunk["stages.0.0.body.0.weight"])
+    twin = checkpoint.weights(taught / "last.safetensors", "teacher.")
+    assert all(torch.equal(value, twin[f"twin.{name}"]) for name, value in ours.tensors.items())
+    assert ours.spec["origin"]["part"] == "teacher"
+    jsonschema.validate(ours.spec, SCHEMA)
+    for source, message in (run, "its method has no teacher"), (folder, "holds one network"):
+        assert medssl("weights", "export", source, "--of", "teacher", "-o", tmp_path / "none") == 2
+        assert message in capsys.readouterr().err
+
+
 def damaged(folder, spec):
     weights = folder / "trunk.safetensors"
     if spec == "other weights":
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     elif spec == "no weights":
         weights.unlink()
+    elif spec == "no digest":
+        whole = json.loads((folder / "spec.json").read_text())
+        (folder / "spec.json").write_text(json.dumps({**whole, "weights": {}}))
     else:
         (folder / "spec.json").write_text(spec)
 
@@ -201,7 +254,8 @@ def damaged(folder, spec):
         ("{", "not JSON"),
         ("[]", "holds no mapping"),
         ('{"schema_version": "2"}', "schema_version '2'"),
-        ('{"schema_version": "1"}', "says no sha256"),
+        ('{"schema_version": "1"}', "lacks 'dims'"),
+        ("no digest", "says no sha256"),
     ],
 )
 def test_a_damaged_folder_is_refused(folder, how, message):

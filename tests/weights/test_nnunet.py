@@ -9,12 +9,10 @@ from medssl.errors import UserError
 from medssl.weights import take_in, write_nnunet
 from tests.weights.test_residual import Encoder, turned
 
-STRIDES = [[1, 1, 1], [2, 2, 1], [2, 2, 2]]
-
 
 @pytest.fixture
 def content(weights, tmp_path):
-    path = write_nnunet(tmp_path / "checkpoint.pth", weights("nnunet", strides=STRIDES))
+    path = write_nnunet(tmp_path / "checkpoint.pth", weights("nnunet"))
     return torch.load(path, weights_only=True)
 
 
@@ -36,8 +34,8 @@ def largest_error(weights, encoder):
 
 def test_the_twin_of_their_encoder_gives_our_features(weights, content):
     network = torch.nn.ModuleDict({"encoder": Encoder(3)})
-    before = largest_error(weights("nnunet", strides=STRIDES), network["encoder"].eval())
-    after = largest_error(weights("nnunet", strides=STRIDES), begin_with(network, content)["encoder"])
+    before = largest_error(weights("nnunet"), network["encoder"].eval())
+    after = largest_error(weights("nnunet"), begin_with(network, content)["encoder"])
     assert after < 1e-5 < before
 
 
@@ -47,13 +45,15 @@ def test_the_real_network_is_built_from_the_plan_and_gives_our_features(weights,
         "dynamic_network_architectures",
         reason="dynamic-network-architectures is not installed: only the twin is tested",
     )
-    made = weights("nnunet", dims, strides=[stride[:dims] for stride in STRIDES])
+    made = weights("nnunet", dims)
     content = torch.load(write_nnunet(tmp_path / "checkpoint.pth", made), weights_only=True)
-    plan = content["nnssl_adaptation_plan"]["architecture_plans"]
-    arguments = dict(plan["arch_kwargs"])
-    for name in plan["arch_kwargs_requiring_import"]:
+    plan = content["nnssl_adaptation_plan"]
+    arguments = dict(plan["architecture_plans"]["arch_kwargs"])
+    for name in plan["architecture_plans"]["arch_kwargs_requiring_import"]:
         arguments[name] = arguments[name] and pydoc.locate(arguments[name])
-    network = begin_with(pydoc.locate(plan["arch_class_name"])(1, num_classes=2, **arguments), content)
+    made_by = pydoc.locate(plan["architecture_plans"]["arch_class_name"])
+    network = begin_with(made_by(1, num_classes=2, **arguments), content)
+    assert (network.key_to_encoder, network.key_to_stem) == (plan["key_to_encoder"], plan["key_to_stem"])
     x = torch.randn(2, 1, *(16, 12, 8)[:dims])
     with torch.no_grad():
         ours, theirs = made.trunk()(x).pyramid, network.encoder(turned(x))
@@ -66,8 +66,8 @@ def test_the_plan_has_the_axes_backwards_and_names_what_is_there(content):
     (configuration,) = plan["pretrain_plan"]["configurations"].values()
     assert configuration["patch_size"] == [8, 12, 16]
     assert configuration["spacing"] == [2.5, 1, 1]
-    assert plan["architecture_plans"]["arch_kwargs"]["strides"] == [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
-    assert plan["architecture_plans"]["arch_kwargs"]["n_blocks_per_stage"] == [1, 2, 1]
+    assert plan["architecture_plans"]["arch_kwargs"]["strides"] == [[1, 1, 1], [1, 1, 1], [1, 2, 2], [2, 2, 2]]
+    assert plan["architecture_plans"]["arch_kwargs"]["n_blocks_per_stage"] == [1, 2, 1, 1]
     assert plan["pretrain_num_input_channels"] == 1
     names = set(content["network_weights"])
     assert {f"{key}.weight" for key in plan["keys_to_in_proj"]} <= names

@@ -7,7 +7,9 @@ from torch import nn
 from medssl.errors import UserError
 from medssl.weights import Adapting, take_in
 
-WIDTHS, DEPTHS, STRIDES = (4, 6, 6), (1, 2, 1), ((1, 1, 1), (2, 2, 1), (2, 2, 2))
+WIDTHS, DEPTHS = (4, 6, 8, 8), (1, 2, 1, 1)
+STRIDES = (1, 1, 1), (1, 1, 1), (2, 2, 1), (2, 2, 2)
+"""A level is widened without a stride, with one, and strided without being widened: their shortcuts differ."""
 
 
 def recipe(dims=3, **changes):
@@ -131,11 +133,13 @@ def test_every_level_is_that_of_the_encoder(tmp_path, maker, dims):
 
 def test_the_map_says_where_everything_went(tmp_path, maker):
     lines = imported(tmp_path, stirred(maker(3)), recipe()).lines
-    assert "stages.1.0.shortcut.1.weight (6, 4, 1, 1, 1) <- stages.1.blocks.0.skip.1.all_modules.0.weight" in lines
-    assert any("conv1.all_modules.0.bias (the norm after it takes it off)" in line for line in lines)
-    assert any("conv1.conv.weight (another name of" in line for line in lines)
+    assert "stages.1.0.shortcut.1.weight (6, 4, 1, 1, 1) <- stages.1.blocks.0.skip.0.all_modules.0.weight" in lines
+    (biases,) = [line for line in lines if "(the norm after it takes it off)" in line]
+    assert biases.startswith("left in the file: stages.0.blocks.0.conv1.all_modules.0.bias, ")
+    assert "and 7 more" in biases
+    assert any("conv1.conv.bias" in line and "(another name of what was taken)" in line for line in lines)
     assert any("tensors outside of network_weights.encoder" in line for line in lines)
-    assert any("strides are [(1, 1, 1), (2, 2, 1), (4, 4, 2)]" in line for line in lines)
+    assert any("strides are [(1, 1, 1), (1, 1, 1), (2, 2, 1), (4, 4, 2)]" in line for line in lines)
 
 
 def test_one_channel_is_shared_out_over_three(tmp_path, maker):
@@ -148,6 +152,46 @@ def test_one_channel_is_shared_out_over_three(tmp_path, maker):
     with torch.no_grad():
         ours = trunk(x.expand(-1, 3, -1, -1, -1)).pyramid[-1]
         assert (ours - turned(encoder(turned(x))[-1])).abs().max() < 1e-5
+
+
+PLAN = {
+    "architecture_plans": {
+        "arch_class_name": "x.ResidualEncoderUNet",
+        "arch_kwargs": {"strides": [s[::-1] for s in STRIDES]},
+    },
+    "pretrain_plan": {"configurations": {"onemmiso": {"patch_size": [8, 12, 16], "spacing": [1, 1, 1]}}},
+}
+
+
+def test_strides_that_the_file_tells_must_be_those_of_the_recipe(tmp_path):
+    content = {**stirred(Encoder(3)), "nnssl_adaptation_plan": PLAN}
+    lines = imported(tmp_path, content, recipe()).lines
+    assert not any("the file does not say" in line for line in lines)
+    assert "note: they saw images of patch_size [8, 12, 16], spacing [1, 1, 1] (axes z, y, x)" in lines
+    wrong = recipe(strides=[["1", "1", "1"], ["1", "1", "1"], ["2", "2", "2"], ["2", "2", "2"]])
+    with pytest.raises(UserError, match=r"trunk.strides.*set them to \[\[1, 1, 1\], .*, \[2, 2, 1\], \[2, 2, 2\]\]"):
+        imported(tmp_path, content, wrong)
+    plans = {
+        "configurations": {"3d_fullres": {"architecture": {"arch_kwargs": PLAN["architecture_plans"]["arch_kwargs"]}}}
+    }
+    content = {**stirred(Encoder(3)), "init_args": {"configuration": "3d_fullres", "plans": plans}}
+    with pytest.raises(UserError, match=r"trunk\.strides.*set them to"):
+        imported(tmp_path, content, wrong)
+    imported(tmp_path, content, recipe())
+
+
+def test_the_refusal_tells_the_recipe_that_would_do(tmp_path):
+    import yaml
+
+    content = {**stirred(Encoder(3)), "nnssl_adaptation_plan": PLAN}
+    with pytest.raises(UserError, match=r"trunk\.stem: false") as refused:
+        imported(tmp_path, content, {**recipe(), "trunk": {"widths": ["4", "6", "8"]}})
+    told = yaml.safe_load(str(refused.value).split("The file's network is trunk: ")[1])
+    assert told == {
+        "name": "resenc", "channels": 1, "stem": True, "widths": list(WIDTHS), "depths": list(DEPTHS),
+        "strides": [list(stride) for stride in STRIDES],
+    }  # fmt: skip
+    assert imported(tmp_path, content, {**recipe(), "trunk": told}).lines
 
 
 def test_what_is_run_goes_before_what_is_only_named(tmp_path):
@@ -165,10 +209,10 @@ def test_what_is_run_goes_before_what_is_only_named(tmp_path):
     ("changes", "message"),
     [
         ({"stem": "false"}, "trunk.stem: false; nnU-Net's encoder has a stem"),
-        ({"norms": ["instance", "instance", "group"]}, "trunk.norms.*instance norms alone"),
-        ({"depths": ["1", "1", "1"]}, r"have no place in the recipe's trunk \(stages.1.blocks.1"),
-        ({"depths": ["1", "2", "2"]}, "has nothing for 6 of the trunk's tensors"),
-        ({"widths": ["4", "6", "8"]}, r"comes to the shape \(6,.*stages.2.0"),
+        ({"norms": ["instance", "instance", "instance", "group"]}, "trunk.norms.*instance norms alone"),
+        ({"depths": ["1", "1", "1", "1"]}, r"have no place in the recipe's trunk \(stages.1.blocks.1"),
+        ({"depths": ["1", "2", "1", "2"]}, "has nothing for 6 of the trunk's tensors"),
+        ({"widths": ["4", "6", "8", "10"]}, r"comes to the shape \(8,.*stages.3.0"),
         ({"name": "vit", "patch": ["4", "4", "4"]}, "has the tensors of a resenc"),
     ],
 )

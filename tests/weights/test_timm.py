@@ -195,6 +195,35 @@ def test_views_of_another_size_get_interpolated_places(tmp_path):
     assert any("3 x 3 interpolated to 6 x 3" in line for line in found.lines)
 
 
+def test_the_refusal_tells_the_recipe_that_would_do(tmp_path):
+    import yaml
+
+    with pytest.raises(UserError, match=r"trunk.name: resenc") as refused:
+        imported(tmp_path, timm_weights(registers=2), {**RECIPE, "trunk": {}})
+    told = yaml.safe_load(str(refused.value).split("The file's network is trunk: ")[1])
+    assert told == {
+        "name": "vit", "channels": 1, "patch": [4, 4], "width": WIDTH, "depth": DEPTH, "registers": 3, "eps": 1e-6,
+    }  # fmt: skip
+    assert imported(tmp_path, timm_weights(registers=2), {**RECIPE, "trunk": {**told, "heads": HEADS}}).lines
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+def test_timm_itself_gives_the_same_features(tmp_path, registers):
+    reason = "timm is not installed: the formulas are tested, timm itself is not"
+    timm = pytest.importorskip("timm.models.vision_transformer", reason=reason)
+    model = timm.VisionTransformer(
+        img_size=12, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=3, init_values=0.1,
+        reg_tokens=registers, no_embed_class=registers > 0,
+    ).eval()  # fmt: skip
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    trunk = imported(tmp_path, model.state_dict(), section(registers=1 + registers, channels=3)).weights.trunk()
+    x = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        ours, theirs = trunk(x.transpose(2, 3)).pyramid[-1], model.forward_features(x)[:, 1 + registers :]
+    assert (as_tokens(ours) - theirs).abs().max() < 1e-5
+
+
 def without(name):
     state = timm_weights()
     del state[name]
@@ -250,6 +279,8 @@ def test_no_code_in_a_file_is_run(tmp_path):
         take_in(tmp_path / "text.pth", section())
     with pytest.raises(UserError, match="no such file"):
         take_in(tmp_path / "none.pth", section())
+    with pytest.raises(UserError, match="no such file"):
+        take_in(tmp_path, section())
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 9)
     with pytest.raises(UserError, match="not a whole safetensors file"):
         take_in(tmp_path / "cut.safetensors", section())
@@ -289,6 +320,7 @@ def test_the_command_prints_the_map_and_finetuning_begins_with_it(balls, tmp_pat
     assert "blocks.0.linear2.bias (24,) <- blocks.0.mlp.fc2.bias, blocks.0.ls2.gamma (times gamma)" in told
     assert "hidden <- nothing" in told
     assert "left in the file: head.weight (a head)" in told
+    assert "left in the file: mask_token (stood for hidden patches while it was pretrained)" in told
     spec = read_weights(tmp_path / "w").spec
     assert spec["origin"]["settings"] == {"axes": "reversed", "channels": "same", "inflate": "even", "part": ""}
     run = tmp_path / "run"
