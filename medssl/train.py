@@ -23,12 +23,13 @@ from medssl.asked import listening
 from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.pictures import save_picture
-from medssl.place import join
+from medssl.place import Strategy, join
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import Log, open_run, origin
 from medssl.schedule import cosine
+from medssl.sharding import assembled, whole
 from medssl.store import open_store
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
@@ -46,7 +47,8 @@ class Training:
     `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
-    come equally often.
+    come equally often. `strategy` says what each of several processes holds: "ddp" the whole model, "fsdp" a part of each
+    weight.
     """
 
     steps: int
@@ -61,6 +63,7 @@ class Training:
     by_scanner: bool = True
     balance: str = ""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    strategy: Strategy = "ddp"
     log_every: int = 10
     save_every: int = 100
     picture_every: int = 200
@@ -101,10 +104,9 @@ def fit(
     for name, parameter in model.named_parameters():
         if name.partition(".")[0] in settings.frozen:
             parameter.requires_grad_(False)
-    fabric = join(settings.precision)
-    wrapped, optimizer = fabric.setup(
-        model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
-    )
+    fabric = join(settings.precision, settings.strategy)
+    wrapped = fabric.setup_module(model)
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay))
     path = run / checkpoint.NAME
     start = processes.agreed(checkpoint.restore(path, model, optimizer.optimizer), f"steps done in {path}")
     if start >= settings.steps:
@@ -130,14 +132,16 @@ def fit(
                     told = dict(zip(named, processes.mean(torch.stack([*named.values()])).tolist(), strict=True))
                     fabric.backward(_total(named, told, step) / settings.accumulate)
                 losses = {name: losses.get(name, 0.0) + loss / settings.accumulate for name, loss in told.items()}
-            norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
+            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+            norm = float(whole(norm))
             if not math.isfinite(norm):  # a loss may be finite where its slope is not; the weights have not moved yet
                 raise UserError(f"step {step}: the norm of the gradient is {norm}; {KEPT_BACK}")
             optimizer.step()
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
-            with processes.failing_together():
+            looks = watch is not None or step % settings.picture_every == 0 or done == settings.steps
+            with processes.failing_together(), assembled(model) if looks else nullcontext():
                 if log is not None and board is not None:
                     if step % settings.log_every == 0 or done == settings.steps:
                         _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
@@ -148,8 +152,7 @@ def fit(
             stop = processes.anyone(asked.is_set())
             if done % settings.save_every == 0 or done == settings.steps or stop:
                 with processes.failing_together():
-                    if first:
-                        checkpoint.save(path, model, optimizer.optimizer, done)
+                    checkpoint.save(path, model, optimizer.optimizer, done)
             if stop and done < settings.steps:
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
