@@ -31,6 +31,9 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     Asked again, it is in the same company. Gradients are the mean over processes. Parameters that a step leaves out are
     looked for, because which ones these are depends on the batch. Buffers are not sent round: each process comes to the
     same (see processes.py). Raises UserError when there are fewer GPUs than processes.
+
+    torchrun hands SIGTERM on and kills after 30 s: give it --shutdown-timeout where a step and its checkpoint take longer,
+    and --signals-to-handle SIGTERM,SIGUSR1 where a scheduler sends the other one.
     """
     if not torch.distributed.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         return find_place(precision)

@@ -18,14 +18,26 @@ from safetensors.torch import load_file, save_file
 
 from medssl import checkpoint
 from medssl.adapt import Supervised, finetune
+from medssl.errors import UserError
 from medssl.heads import build_head
 from medssl.methods import TERMS, build_method
 from medssl.methods.rebuild import Rebuild
 from medssl.place import join
-from medssl.processes import share, together
+from medssl.processes import (
+    agreed,
+    anyone,
+    failing_together,
+    fetched,
+    gathered,
+    mean,
+    own,
+    rows_in_all,
+    share,
+    together,
+)
 from medssl.recipe import read_recipe
 from medssl.runs import read_log
-from medssl.sharding import whole
+from medssl.sharding import spread, whole
 from medssl.train import pretrain
 from medssl.trunks import build_trunk
 from medssl.views import Batch
@@ -131,6 +143,9 @@ def trained(name, strategy="ddp"):
     optimizer = fabric.setup_optimizers(torch.optim.SGD(model.parameters(), lr=0.02))
     model.train()
     found = {}
+    if strategy == "fsdp" and share()[1] > 1:
+        held = [(parameter.to_local().numel(), parameter.numel()) for parameter in model.parameters()]
+        assert sum(mine for mine, _ in held) < 0.7 * sum(all_ for _, all_ in held)  # what is of one row has no halves
     for step in range(STEPS):
         torch.manual_seed(100 + step)
         with together():
@@ -162,6 +177,7 @@ CHANGES = [
 """A training with much that is remembered from step to step, and with all that only the first process does."""
 
 
+PARTS = [*CHANGES, "pretrain.strategy=fsdp"]
 HALF = [*CHANGES, "pretrain.precision=bf16-mixed", "pretrain.steps=2"]
 
 
@@ -198,13 +214,15 @@ def trainings(balls, folder):
             return f"{type(error).__name__}: {error}"
         return ""
 
-    ends["whole"] = run("whole")
     ends["half"] = run("half", recipe=read_recipe(balls / "recipe.yaml", HALF))
-    forward = fails(2 * 3, 1, stopped)
-    ends["asked to stop"] = run("stopped")
-    ends["stopped after"] = checkpoint.steps_done(folder / "stopped" / checkpoint.NAME)
-    Rebuild.forward = forward
-    ends["gone on"] = run("stopped")
+    for straight, name, changes in ("whole", "stopped", CHANGES), ("parts", "stopped in parts", PARTS):
+        of_this = read_recipe(balls / "recipe.yaml", changes)
+        ends[straight] = run(straight, recipe=of_this)
+        forward = fails(2 * 3, 1, stopped)
+        ends[f"{name}, asked"] = run(name, recipe=of_this)
+        ends[f"{name}, after"] = checkpoint.steps_done(folder / name / checkpoint.NAME)
+        Rebuild.forward = forward
+        ends[name] = run(name, recipe=of_this)
     fails(2 * 5, 1, lambda loss: loss * math.nan)
     ends["not finite"] = run("infinite")
     Rebuild.forward = forward
@@ -212,6 +230,11 @@ def trainings(balls, folder):
         checkpoint.save = broken_disk
     ends["full disk"] = run("full")
     checkpoint.save = save
+    restore = checkpoint.restore
+    if share()[0] == 1:  # as if its disk were another
+        checkpoint.restore = lambda *_: 0
+    ends["two disks"] = run("infinite")
+    checkpoint.restore = restore
     ends["odd"] = run("odd", recipe=read_recipe(balls / "recipe.yaml", ["pretrain.batch=3"]))
     ends["classifier"] = run("classifier", finetune, read_recipe(balls / "recipe.yaml", ["finetune.batch=4"]))
     return ends
@@ -287,6 +310,32 @@ def compare(one, first, second):
             assert astray <= TOLERANCE * most + 1e-6, (key, astray, most)
 
 
+def test_with_one_process_rows_are_given_back(rng):
+    x = torch.from_numpy(rng.normal(size=(6, 2)))
+    with together():
+        assert gathered(x, 3) is x
+        assert torch.equal(own(x, 3), x) and rows_in_all(6) == 6
+        assert torch.equal(fetched(x.view(2, 3, 2), torch.tensor([2, 0, 0])), x.view(2, 3, 2)[:, [2, 0, 0]])
+        assert torch.equal(mean(x), x)
+    assert share() == (0, 1) and anyone(True) and not anyone(False) and agreed(3, "") == 3
+    with pytest.raises(ValueError, match="as it was"), failing_together():
+        raise ValueError("as it was")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="torchrun: 4 processes for 2 GPUs; give --nproc_per_node 2"):
+        join("32-true")
+
+
+def test_a_weight_of_one_number_cannot_be_spread():
+    with pytest.raises(UserError, match=r"weights\.spread\.rebuild is one number and cannot be spread"):
+        spread(build("learned weights, tokens"), None)
+
+
 NO_SLOPE = ("stages.0.0.shortcut.1.weight", "vicreg.project.3.bias")
 """Weights that change no loss: the size of a kernel of one voxel and channel before a norm, a shift of all embeddings. Their
 slope is rounding, of which Adam, which divides a slope by its size, makes a step as large as any other's."""
@@ -311,7 +360,12 @@ def weights_of(run):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "train", "changes"),
-    [("whole", pretrain, CHANGES), ("half", pretrain, HALF), ("classifier", finetune, ["finetune.batch=4"])],
+    [
+        ("whole", pretrain, CHANGES),
+        ("parts", pretrain, PARTS),
+        ("half", pretrain, HALF),
+        ("classifier", finetune, ["finetune.batch=4"]),
+    ],
 )
 def test_a_training_in_two_processes_is_the_training_in_one(balls, folder, ends, tmp_path, name, train, changes):
     assert [end[name] for end in ends] == ["", ""]
@@ -339,11 +393,12 @@ def run_of(path):
 
 
 @pytest.mark.slow
-def test_all_stop_after_the_step_in_which_one_is_asked_to_and_go_on_from_there(folder, ends):
-    assert [end["asked to stop"] for end in ends] == ["KeyboardInterrupt: "] * 2
-    assert [end["stopped after"] for end in ends] == [3, 3]
-    assert [end["gone on"] for end in ends] == ["", ""]
-    whole, stopped = run_of(folder / "whole"), run_of(folder / "stopped")
+@pytest.mark.parametrize(("whole", "name"), [("whole", "stopped"), ("parts", "stopped in parts")])
+def test_all_stop_after_the_step_in_which_one_is_asked_to_and_go_on_from_there(folder, ends, whole, name):
+    assert [end[f"{name}, asked"] for end in ends] == ["KeyboardInterrupt: "] * 2
+    assert [end[f"{name}, after"] for end in ends] == [3, 3]
+    assert [end[name] for end in ends] == ["", ""]
+    whole, stopped = run_of(folder / whole), run_of(folder / name)
     assert whole.keys() == stopped.keys() and all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
@@ -359,6 +414,12 @@ def test_what_the_first_process_cannot_write_stops_all(ends):
     assert [end["full disk"] for end in ends] == [
         "OSError: no space left on device", "UserError: another process of this training failed; what it says is the reason",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_checkpoints_are_refused(ends):
+    for end in ends:
+        assert end["two disks"].endswith(": [4, 0] in the 2 processes; give --run a folder that all of them see")
 
 
 @pytest.mark.slow
