@@ -96,9 +96,9 @@ def build(name):
     """An untrained model, without kinks: a voxel that its last bit puts on the other side of one changes a whole slope."""
     model = kinked(name)
     for part in model.modules():
-        for own, child in part.named_children():
+        for called, child in part.named_children():
             if isinstance(child, torch.nn.LeakyReLU):
-                setattr(part, own, torch.nn.GELU())
+                setattr(part, called, torch.nn.GELU())
     return model
 
 
@@ -332,7 +332,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 
 def test_a_weight_of_one_number_cannot_be_spread():
-    with pytest.raises(UserError, match=r"weights\.spread\.rebuild is one number and cannot be spread"):
+    with pytest.raises(UserError, match=r"weights\.spread\.contrast is one number and cannot be spread"):
         spread(build("learned weights, tokens"), None)
 
 
