@@ -61,7 +61,7 @@ def build_model(recipe: Section) -> Supervised:
 def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan:
     """The fine-tuning that a recipe describes, as `finetune` begins it; nothing is written."""
     settings = make(Training, recipe.get("finetune", {}), "finetune")
-    join(settings.precision)
+    join(settings.precision, settings.strategy)
     torch.manual_seed(settings.seed)
     model = build_model(recipe)
     target = model.head.target

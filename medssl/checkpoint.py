@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from medssl.atomic import replacing
 from medssl.errors import UserError
+from medssl.processes import first
+from medssl.sharding import part_of, whole
 
 NAME = "last.safetensors"
 """A run's checkpoint in its folder."""
@@ -21,20 +23,21 @@ MODEL, OPTIMIZER = "model.", "optimizer."
 def save(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Nothing; `path` holds the weights, the optimizer's state and the number of steps done, or what it held before.
 
-    Raises UserError, and leaves `path` alone, when a number of theirs is not finite: no training goes on from there.
+    All processes of a training call it, and the first writes. Raises UserError, and leaves `path` alone, when a number of
+    theirs is not finite: no training goes on from there.
     """
     tensors = {MODEL + name: value for name, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{OPTIMIZER}{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
     for name, value in tensors.items():
+        tensors[name] = value = whole(value.detach())
         if not value.isfinite().all():
             raise UserError(
                 f"step {step}: {name} holds numbers that are not finite; lower lr; the last checkpoint is kept"
             )
-    with replacing(path) as part:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, {"step": str(step)}
-        )
+    if first():
+        with replacing(path) as part:
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part, {"step": str(step)})
 
 
 def restore(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -42,12 +45,15 @@ def restore(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     if not path.exists():
         return 0
     tensors = read(path)
-    model.load_state_dict({name.removeprefix(MODEL): v for name, v in tensors.items() if name.startswith(MODEL)})
+    own = model.state_dict()
+    weights = {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
+    model.load_state_dict({name: part_of(v, own[name]) if name in own else v for name, v in weights.items()})
+    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(OPTIMIZER):
             number, key = name.removeprefix(OPTIMIZER).split(".", 1)
-            state.setdefault(int(number), {})[key] = value
+            state.setdefault(int(number), {})[key] = part_of(value, moved[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return steps_done(path)
 

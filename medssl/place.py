@@ -5,13 +5,18 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from medssl.errors import UserError
+from medssl.sharding import spread
+
+Strategy = Literal["ddp", "fsdp"]
+"""Whether each process holds the whole model, or a part of each weight."""
 
 
 def find_place(precision: str) -> Fabric:
@@ -20,12 +25,15 @@ def find_place(precision: str) -> Fabric:
     return Fabric(accelerator="auto", devices=1, precision=precision)
 
 
-def join(precision: str) -> Fabric:
+def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     """Fabric on this process's device, with the other processes that torchrun started; without it, as `find_place`.
 
     Asked again, it is in the same company. Gradients are the mean over processes. Parameters that a step leaves out are
     looked for, because which ones these are depends on the batch. Buffers are not sent round: each process comes to the
     same (see processes.py). Raises UserError when there are fewer GPUs than processes.
+
+    torchrun hands SIGTERM on and kills after 30 s: give it --shutdown-timeout where a step and its checkpoint take longer,
+    and --signals-to-handle SIGTERM,SIGUSR1 where a scheduler sends the other one.
     """
     if not torch.distributed.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         return find_place(precision)
@@ -34,12 +42,18 @@ def join(precision: str) -> Fabric:
     gpus = torch.cuda.device_count()
     if 0 < gpus < here:
         raise UserError(f"torchrun: {here} processes for {gpus} GPUs; give --nproc_per_node {gpus}")
-    known = inspect.signature(DistributedDataParallel).parameters
-    still = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-    strategy = DDPStrategy(find_unused_parameters=True, **still)
-    fabric = Fabric(accelerator="auto", devices=here, num_nodes=world // here, strategy=strategy, precision=precision)
+    fabric = Fabric(
+        accelerator="auto", devices=here, num_nodes=world // here, precision=precision,
+        strategy=_replicated() if strategy == "ddp" else ModelParallelStrategy(spread, world, 1),
+    )  # fmt: skip
     fabric.launch()
     return fabric
+
+
+def _replicated() -> DDPStrategy:
+    known = inspect.signature(DistributedDataParallel).parameters
+    still = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DDPStrategy(find_unused_parameters=True, **still)
 
 
 def _quietly() -> None:

@@ -24,12 +24,13 @@ from medssl.errors import UserError
 from medssl.feed import Feed
 from medssl.methods import Method, build_method
 from medssl.pictures import save_picture
-from medssl.place import join
+from medssl.place import Strategy, join
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import TIMES, Log, open_run
 from medssl.schedule import cosine
+from medssl.sharding import assembled, whole
 from medssl.store import Store, open_store
 from medssl.trunks import build_trunk
 from medssl.trunks.recompute import recompute
@@ -51,6 +52,7 @@ class Training:
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
     come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
     on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
+    `strategy` says what each of several processes holds: "ddp" the whole model, "fsdp" a part of each weight.
     """
 
     steps: int
@@ -67,6 +69,7 @@ class Training:
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     recompute: bool = False
     compile: bool = False
+    strategy: Strategy = "ddp"
     log_every: int = 10
     save_every: int = 100
     picture_every: int = 200
@@ -111,12 +114,11 @@ def fit(
             parameter.requires_grad_(False)
     if settings.recompute:
         recompute(model)
-    fabric = join(settings.precision)
+    fabric = join(settings.precision, settings.strategy)
     if settings.compile:
         compile_parts(model, fabric.device)
-    wrapped, optimizer = fabric.setup(
-        model, torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay)
-    )
+    wrapped = fabric.setup_module(model)
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay))
     path = run / checkpoint.NAME
     start = processes.agreed(checkpoint.restore(path, model, optimizer.optimizer), f"steps done in {path}")
     if start >= settings.steps:
@@ -142,14 +144,16 @@ def fit(
                     told = dict(zip(named, processes.mean(torch.stack([*named.values()])).tolist(), strict=True))
                     fabric.backward(_total(named, told, step) / settings.accumulate)
                 losses = {name: losses.get(name, 0.0) + loss / settings.accumulate for name, loss in told.items()}
-            norm = float(fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
+            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+            norm = float(whole(norm))
             if not math.isfinite(norm):  # a loss may be finite where its slope is not; the weights have not moved yet
                 raise UserError(f"step {step}: the norm of the gradient is {norm}; {KEPT_BACK}")
             optimizer.step()
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
-            with processes.failing_together():
+            looks = watch is not None or step % settings.picture_every == 0 or done == settings.steps
+            with processes.failing_together(), assembled(model) if looks else nullcontext():
                 if log is not None and times is not None and board is not None:
                     if step % settings.log_every == 0 or done == settings.steps:
                         _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
@@ -161,8 +165,7 @@ def fit(
             stop = processes.anyone(asked.is_set())
             if done % settings.save_every == 0 or done == settings.steps or stop:
                 with processes.failing_together():
-                    if first:
-                        checkpoint.save(path, model, optimizer.optimizer, done)
+                    checkpoint.save(path, model, optimizer.optimizer, done)
             if stop and done < settings.steps:
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
@@ -183,7 +186,7 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         if name not in recipe:
             raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
     settings = make(Training, recipe["pretrain"], "pretrain")
-    join(settings.precision)
+    join(settings.precision, settings.strategy)
     views = build_views(recipe["views"])
     torch.manual_seed(settings.seed)
     trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)

@@ -22,7 +22,7 @@ ORDER = [
     ["evaluate"],
     ["report"],
     # --- below this line torch may be imported
-    ["processes", "views"],
+    ["processes", "sharding", "views"],
     ["trunks"],
     ["methods"],
     ["heads"],

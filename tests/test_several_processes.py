@@ -18,13 +18,26 @@ from safetensors.torch import load_file, save_file
 
 from medssl import checkpoint
 from medssl.adapt import Supervised, finetune
+from medssl.errors import UserError
 from medssl.heads import build_head
 from medssl.methods import TERMS, build_method
 from medssl.methods.rebuild import Rebuild
 from medssl.place import join
-from medssl.processes import share, together
+from medssl.processes import (
+    agreed,
+    anyone,
+    failing_together,
+    fetched,
+    gathered,
+    mean,
+    own,
+    rows_in_all,
+    share,
+    together,
+)
 from medssl.recipe import read_recipe
 from medssl.runs import read_log
+from medssl.sharding import spread, whole
 from medssl.train import pretrain
 from medssl.trunks import build_trunk
 from medssl.views import Batch
@@ -33,8 +46,9 @@ from medssl.views.samplers import share_of
 SIZE, VIEWS, SCANS, STEPS = (16, 16), 3, 4, 3
 
 TOLERANCE = 2e-5
-"""Of the largest number of a tensor. Sums over two shares, each rounded to 24 bits, differ from the sum over all in the
-last bits; three steps of plain descent let that grow."""
+"""Of the largest number of a weight, and of the largest slope of a step: there are slopes of nought that are left when large
+ones cancel. Sums over two shares, each rounded to 24 bits, differ from the sum over all in the last bits, and three steps
+of plain descent let that grow; measured: 4e-6 at most."""
 
 TAUGHT = {"teacher_half_life": "0.1"}
 PAIRS = {
@@ -80,6 +94,16 @@ ALL = [f"{case}, {trunk}" for trunk in TRUNKS for case in CASES] + [f"head {name
 
 
 def build(name):
+    """An untrained model, without kinks: a voxel that its last bit puts on the other side of one changes a whole slope."""
+    model = kinked(name)
+    for part in model.modules():
+        for called, child in part.named_children():
+            if isinstance(child, torch.nn.LeakyReLU):
+                setattr(part, called, torch.nn.GELU())
+    return model
+
+
+def kinked(name):
     torch.manual_seed(1)
     if name.startswith("head "):
         trunk = build_trunk(TRUNKS["convolutions"], SIZE)
@@ -115,12 +139,16 @@ def batch_of(name, step, rank=0, world=1):
     return whole._replace(**of_scans, **of_views, facts={key: value[mine] for key, value in whole.facts.items()})
 
 
-def trained(name):
+def trained(name, strategy="ddp"):
     """Losses and gradients of each step and, after the last, weights and buffers."""
-    fabric, model = join("32-true"), build(name)
-    wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.02))
+    fabric, model = join("32-true", strategy), build(name)
+    wrapped = fabric.setup_module(model)
+    optimizer = fabric.setup_optimizers(torch.optim.SGD(model.parameters(), lr=0.02))
     model.train()
     found = {}
+    if strategy == "fsdp" and share()[1] > 1:
+        held = [(parameter.to_local().numel(), parameter.numel()) for parameter in model.parameters()]
+        assert sum(mine for mine, _ in held) < 0.7 * sum(all_ for _, all_ in held)  # what is of one row has no halves
     for step in range(STEPS):
         torch.manual_seed(100 + step)
         with together():
@@ -129,11 +157,11 @@ def trained(name):
         found |= {f"loss {step} {term}": loss.detach() for term, loss in losses.items()}
         for key, parameter in model.named_parameters():
             if parameter.grad is not None:
-                found[f"gradient {step} {key}"] = parameter.grad.clone()
+                found[f"gradient {step} {key}"] = whole(parameter.grad).clone()
         optimizer.step()
         optimizer.zero_grad()
         model.after_step(10)
-    return found | {f"state {key}": value.clone() for key, value in model.state_dict().items()}
+    return found | {f"state {key}": whole(value).clone() for key, value in model.state_dict().items()}
 
 
 def torchrun(*command, **options):
@@ -152,6 +180,7 @@ CHANGES = [
 """A training with much that is remembered from step to step, and with all that only the first process does."""
 
 
+PARTS = [*CHANGES, "pretrain.strategy=fsdp"]
 HALF = [*CHANGES, "pretrain.precision=bf16-mixed", "pretrain.steps=2"]
 
 
@@ -188,13 +217,15 @@ def trainings(balls, folder):
             return f"{type(error).__name__}: {error}"
         return ""
 
-    ends["whole"] = run("whole")
     ends["half"] = run("half", recipe=read_recipe(balls / "recipe.yaml", HALF))
-    forward = fails(2 * 3, 1, stopped)
-    ends["asked to stop"] = run("stopped")
-    ends["stopped after"] = checkpoint.steps_done(folder / "stopped" / checkpoint.NAME)
-    Rebuild.forward = forward
-    ends["gone on"] = run("stopped")
+    for straight, name, changes in ("whole", "stopped", CHANGES), ("parts", "stopped in parts", PARTS):
+        of_this = read_recipe(balls / "recipe.yaml", changes)
+        ends[straight] = run(straight, recipe=of_this)
+        forward = fails(2 * 3, 1, stopped)
+        ends[f"{name}, asked"] = run(name, recipe=of_this)
+        ends[f"{name}, after"] = checkpoint.steps_done(folder / name / checkpoint.NAME)
+        Rebuild.forward = forward
+        ends[name] = run(name, recipe=of_this)
     fails(2 * 5, 1, lambda loss: loss * math.nan)
     ends["not finite"] = run("infinite")
     Rebuild.forward = forward
@@ -202,6 +233,11 @@ def trainings(balls, folder):
         checkpoint.save = broken_disk
     ends["full disk"] = run("full")
     checkpoint.save = save
+    restore = checkpoint.restore
+    if share()[0] == 1:  # as if its disk were another
+        checkpoint.restore = lambda *_: 0
+    ends["two disks"] = run("infinite")
+    checkpoint.restore = restore
     ends["odd"] = run("odd", recipe=read_recipe(balls / "recipe.yaml", ["pretrain.batch=3"]))
     ends["classifier"] = run("classifier", finetune, read_recipe(balls / "recipe.yaml", ["finetune.batch=4"]))
     return ends
@@ -218,7 +254,15 @@ def ran(*arguments):
 def found(tmp_path_factory):
     """Where two processes left what they found in each case."""
     folder = tmp_path_factory.mktemp("two")
-    ran(folder)
+    ran(folder, "ddp")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found_in_parts(tmp_path_factory):
+    """Where two processes, each with a part of each weight, left what they found in each case."""
+    folder = tmp_path_factory.mktemp("parts")
+    ran(folder, "fsdp")
     return folder
 
 
@@ -226,7 +270,7 @@ def found(tmp_path_factory):
 def folder(balls, tmp_path_factory):
     """Where the trainings of two processes are."""
     folder = tmp_path_factory.mktemp("trainings")
-    ran(folder, balls)
+    ran(folder, "trainings", balls)
     return folder
 
 
@@ -242,19 +286,57 @@ def test_every_term_and_head_is_compared():
 
 @pytest.mark.parametrize("name", ALL)
 def test_two_processes_find_what_one_finds(found, name):
-    one, (first, second) = trained(name), [load_file(found / f"{ALL.index(name)}-{rank}") for rank in (0, 1)]
+    compare(trained(name), *(load_file(found / f"{ALL.index(name)}-{rank}") for rank in (0, 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("learned weights")])
+def test_two_processes_with_a_part_of_each_weight_find_what_one_finds(found_in_parts, name):
+    compare(trained(name), *(load_file(found_in_parts / f"{ALL.index(name)}-{rank}") for rank in (0, 1)))
+
+
+def compare(one, first, second):
+    """What one process found with what two did."""
     assert one.keys() == first.keys() == second.keys()
-    for key, whole in one.items():
+    steepest = [
+        max(v.abs().max().item() for k, v in one.items() if k.startswith(f"gradient {n}")) for n in range(STEPS)
+    ]
+    for key, alone in one.items():
         if key.startswith("loss"):  # of a process; their mean is the loss
             mean = (first[key] + second[key]) / 2
-            assert torch.allclose(whole, mean, rtol=TOLERANCE, atol=1e-6), (key, whole, mean)
+            assert torch.allclose(alone, mean, rtol=TOLERANCE, atol=1e-6), (key, alone, mean)
             continue
         assert torch.equal(first[key], second[key]), key  # else processes would drift apart for ever
-        if whole.numel():
-            most = whole.abs().max().item()
-            assert torch.allclose(whole, first[key], rtol=0, atol=TOLERANCE * most + 1e-6), (
-                key, (whole - first[key]).abs().max(), most
-            )  # fmt: skip
+        if alone.numel():
+            most = steepest[int(key.split()[1])] if key.startswith("gradient") else alone.abs().max().item()
+            astray = (alone - first[key]).abs().max().item()
+            assert astray <= TOLERANCE * most + 1e-6, (key, astray, most)
+
+
+def test_with_one_process_rows_are_given_back(rng):
+    x = torch.from_numpy(rng.normal(size=(6, 2)))
+    with together():
+        assert gathered(x, 3) is x
+        assert torch.equal(own(x, 3), x) and rows_in_all(6) == 6
+        assert torch.equal(fetched(x.view(2, 3, 2), torch.tensor([2, 0, 0])), x.view(2, 3, 2)[:, [2, 0, 0]])
+        assert torch.equal(mean(x), x)
+    assert share() == (0, 1) and anyone(True) and not anyone(False) and agreed(3, "") == 3
+    with pytest.raises(ValueError, match="as it was"), failing_together():
+        raise ValueError("as it was")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="torchrun: 4 processes for 2 GPUs; give --nproc_per_node 2"):
+        join("32-true")
+
+
+def test_a_weight_of_one_number_cannot_be_spread():
+    with pytest.raises(UserError, match=r"weights\.spread\.contrast is one number and cannot be spread"):
+        spread(build("learned weights, tokens"), None)
 
 
 NO_SLOPE = ("stages.0.0.shortcut.1.weight", "vicreg.project.3.bias")
@@ -262,8 +344,15 @@ NO_SLOPE = ("stages.0.0.shortcut.1.weight", "vicreg.project.3.bias")
 slope is rounding, of which Adam, which divides a slope by its size, makes a step as large as any other's."""
 
 CLOSE = 1e-3
-"""What Adam makes of the last bits in a few steps, of the largest number of a tensor or of a logged number. Losses of halves
-of a batch that did not know of each other differ by a hundred times as much."""
+"""What a few steps of Adam make of the last bits of a logged number. Halves of a batch that did not know of each other would
+differ by a hundred times as much."""
+
+CLOSE_IN_HALF = 0.03
+"""The same where the network computes with 8 bits, in which a sum of halves is off by one part in 256."""
+
+STRAY = 1e-4
+"""How far a weight is led astray by the last bits; a slope that were another would lead it as far as it goes: lr, 1e-3, a
+step."""
 
 
 def weights_of(run):
@@ -274,23 +363,30 @@ def weights_of(run):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "train", "changes"),
-    [("whole", pretrain, CHANGES), ("half", pretrain, HALF), ("classifier", finetune, ["finetune.batch=4"])],
+    [
+        ("whole", pretrain, CHANGES),
+        ("parts", pretrain, PARTS),
+        ("half", pretrain, HALF),
+        ("classifier", finetune, ["finetune.batch=4"]),
+    ],
 )
 def test_a_training_in_two_processes_is_the_training_in_one(balls, folder, ends, tmp_path, name, train, changes):
     assert [end[name] for end in ends] == ["", ""]
-    alone, close = tmp_path / "alone", 30 * CLOSE if name == "half" else CLOSE
+    alone, close = tmp_path / "alone", CLOSE_IN_HALF if name == "half" else CLOSE
     train(read_recipe(balls / "recipe.yaml", changes), balls / "store", alone)
     first, second = weights_of(alone), weights_of(folder / name)
     assert first.keys() == second.keys()
-    for key, one in first.items():
-        assert (one - second[key]).abs().max() <= close * one.abs().max(), key
+    astray = {key: (one - second[key]).abs().max().item() for key, one in first.items()}
+    assert name == "half" or max(astray.values()) < STRAY, max(astray, key=astray.get)
     for table in ("log.csv", "probes.csv"):
         rows, same = read_log(alone / table), read_log(folder / name / table)
         assert len(rows) == len(same)
         for a, b in zip(rows, same, strict=True):
             assert a.keys() == b.keys()
             numbers = [key for key in a if not key.startswith(("knn_", "linear_"))]  # shares of a few scans: they jump
-            assert [float(a[key]) for key in numbers] == pytest.approx([float(b[key]) for key in numbers], rel=close)
+            assert [float(a[key]) for key in numbers] == pytest.approx(
+                [float(b[key]) for key in numbers], rel=close, nan_ok=True
+            )
     assert sorted(p.name for p in folder.glob(f"{name}/pictures/*")) == sorted(p.name for p in alone.glob("pictures/*"))
     assert len([*folder.glob(f"{name}/tensorboard/*")]) == 1  # only one process writes
 
@@ -300,11 +396,12 @@ def run_of(path):
 
 
 @pytest.mark.slow
-def test_all_stop_after_the_step_in_which_one_is_asked_to_and_go_on_from_there(folder, ends):
-    assert [end["asked to stop"] for end in ends] == ["KeyboardInterrupt: "] * 2
-    assert [end["stopped after"] for end in ends] == [3, 3]
-    assert [end["gone on"] for end in ends] == ["", ""]
-    whole, stopped = run_of(folder / "whole"), run_of(folder / "stopped")
+@pytest.mark.parametrize(("whole", "name"), [("whole", "stopped"), ("parts", "stopped in parts")])
+def test_all_stop_after_the_step_in_which_one_is_asked_to_and_go_on_from_there(folder, ends, whole, name):
+    assert [end[f"{name}, asked"] for end in ends] == ["KeyboardInterrupt: "] * 2
+    assert [end[f"{name}, after"] for end in ends] == [3, 3]
+    assert [end[name] for end in ends] == ["", ""]
+    whole, stopped = run_of(folder / whole), run_of(folder / name)
     assert whole.keys() == stopped.keys() and all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
@@ -320,6 +417,12 @@ def test_what_the_first_process_cannot_write_stops_all(ends):
     assert [end["full disk"] for end in ends] == [
         "OSError: no space left on device", "UserError: another process of this training failed; what it says is the reason",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_checkpoints_are_refused(ends):
+    for end in ends:
+        assert end["two disks"].endswith(": [4, 0] in the 2 processes; give --run a folder that all of them see")
 
 
 @pytest.mark.slow
@@ -366,11 +469,12 @@ def test_a_pair_that_is_killed_ends_in_the_same_bits_and_one_process_may_take_ov
 
 
 if __name__ == "__main__":
-    to, *balls = map(Path, sys.argv[1:])
-    if balls:
-        text = json.dumps(trainings(*balls, to))  # which is where the processes meet
-        (to / f"ends-{share()[0]}").write_text(text)
+    to, kind, *more = sys.argv[1:]
+    if kind == "trainings":
+        text = json.dumps(trainings(Path(*more), Path(to)))  # which is where the processes meet
+        Path(to, f"ends-{share()[0]}").write_text(text)
     else:
         for number, name in enumerate(ALL):
-            tensors = trained(name)
-            save_file(tensors, to / f"{number}-{share()[0]}")
+            if kind == "ddp" or not name.startswith("learned weights"):
+                tensors = trained(name, kind)
+                save_file(tensors, Path(to, f"{number}-{share()[0]}"))

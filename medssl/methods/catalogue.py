@@ -44,8 +44,9 @@ TRIED: dict[str, Section] = {
     "resenc sparse": {"name": "resenc", "widths": ["4", "8"], "hide": "sparse"},
     "vit": {"name": "vit", "width": "8", "depth": "1", "heads": "1"},
     "vit token": {"name": "vit", "width": "8", "depth": "1", "heads": "1", "hide": "token"},
+    "cswin": {"name": "cswin", "widths": ["6", "12"], "depths": ["1", "1"]},
 }
-"""Small trunks of every kind. Those with patches have them of 4 voxels a side."""
+"""Small trunks of every kind. Those of transformers have cells of 4 voxels a side."""
 
 SIZES = {"2D": (16, 16), "3D": (8, 8, 8)}
 SCANS = 4
@@ -129,11 +130,11 @@ def _entry(name: str, what: str, papers: tuple[str, ...], recipe: Section) -> En
 
 def _tried(recipe: Section, trunk: str, size: tuple[int, ...]) -> tuple[Method, tuple[str, ...]] | None:
     """The method of a recipe after a step on tiny views, and what its terms asked for; None where it refuses them."""
-    patch = {"patch": ["4"] * len(size)} if trunk.startswith("vit") else {}
+    cells = {"vit": {"patch": ["4"] * len(size)}, "cswin": {"strides": [["2"] * len(size)] * 2}}
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         try:
-            method = build_method(recipe["method"], build_trunk({**TRIED[trunk], **patch}, size))
+            method = build_method(recipe["method"], build_trunk(TRIED[trunk] | cells.get(trunk.split()[0], {}), size))
             views = recipe.get("views", {})
             bank = Bank(
                 method, tiny_batch(size, max(int(views.get("count", Views.count)), method.views), "small" in views)

@@ -7,6 +7,7 @@ import torch
 from medssl.errors import UserError
 from medssl.evaluate.overlap import dice
 from medssl.heads import HEADS, build_head
+from medssl.heads.classify import Drop
 from medssl.trunks import TRUNKS, build_trunk
 
 SMALL = {
@@ -97,3 +98,13 @@ def test_dice_of_known_overlaps():
     assert dice(a, np.zeros_like(a)) == 0.0
     assert dice(a, np.ones_like(a)) == pytest.approx(2 * 8 / 24)
     assert math.isnan(dice(np.zeros_like(a), np.zeros_like(a)))
+
+
+def test_dropout_is_torchs_in_one_process():
+    """A process of several takes its rows of what is drawn for all (see test_several_processes)."""
+    x, mine, theirs = torch.randn(5, 7), Drop(0.3), torch.nn.Dropout(0.3)
+    torch.manual_seed(3)
+    dropped = mine(x)
+    torch.manual_seed(3)
+    assert torch.equal(dropped, theirs(x)) and 0 < (dropped == 0).sum() < 35
+    assert mine.eval()(x) is x
