@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl import checkpoint
 from medssl.asked import listening
 from medssl.compiling import compile_parts
+from medssl.divergence import Rise
 from medssl.errors import UserError
 from medssl.feed import Feed
 from medssl.methods import Method, build_method
@@ -48,6 +49,8 @@ class Training:
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
     come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
     on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
+    `may_rise` is the share of what the loss has fallen by that it may rise again (1: to where it began) before the run is
+    stopped (see divergence.py); 0 lets it rise.
     """
 
     steps: int
@@ -58,6 +61,7 @@ class Training:
     frozen: tuple[str, ...] = ()
     weight_decay: float = 0.01
     clip: float = 1.0
+    may_rise: float = 0.0
     accumulate: int = 1
     by_scanner: bool = True
     balance: str = ""
@@ -74,6 +78,8 @@ class Training:
         for name in ("steps", "batch", "accumulate", "log_every", "save_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)} is not a positive whole number")
+        if self.may_rise < 0:
+            raise UserError(f"may_rise: {self.may_rise} is negative; give 0 (never stopped for it) or more, e.g. 1")
         if strange := set(self.frozen) - {"trunk", "decoder"}:
             raise UserError(f"frozen: {sorted(strange)[0]!r} is no part that can be; use trunk or decoder")
 
@@ -120,6 +126,7 @@ def fit(
     rates = rates or cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
     log, times = Log(run / "log.csv", start), Log(run / TIMES, start)
+    rise = Rise(settings.may_rise, run)
     feed = Feed(batches, order, settings.workers)
     model.train()
     with SummaryWriter(run / "tensorboard", purge_step=start) as board, listening() as asked:
@@ -145,13 +152,16 @@ def fit(
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
             if step % settings.log_every == 0 or done == settings.steps:
-                _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
+                row = {"step": step, "lr": rates[step], "gradient_norm": norm, **losses}
+                _tell(log, board, row)
                 times.write({"step": step, **feed.lap()})
+                rise.check(row)
             if step % settings.picture_every == 0 or done == settings.steps:
                 _draw(model, batch, fabric, run, board, done)
             if watch is not None:
                 watch(step, board)
             if done % settings.save_every == 0 or done == settings.steps or asked.is_set():
+                rise.keep(path)
                 checkpoint.save(path, model, optimizer.optimizer, done)
             if asked.is_set() and done < settings.steps:
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too

@@ -26,7 +26,7 @@ ORDER = [
     ["trunks"],
     ["methods"],
     ["heads"],
-    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "runs", "pictures"],
+    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures"],
     ["probe"],
     ["train"],
     ["adapt"],
