@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,3 +97,13 @@ def steps_done(path: Path) -> int:
             return int(file.metadata()["step"])
     except (SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a checkpoint of ours ({error}); delete it and train again") from None
+
+
+def keep(path: Path, copy: Path) -> None:
+    """Nothing; `copy` has the content of `path`, which is replaced but never written into: a second name is enough."""
+    with replacing(copy) as part:
+        part.unlink(missing_ok=True)
+        try:
+            os.link(path, part)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, part)

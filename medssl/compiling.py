@@ -35,5 +35,5 @@ def _check(device: torch.device) -> None:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"compile: true, but torch.compile does not work on {device.type} here ({said[0]}); install a C++ compiler and "
-            "the headers of Python (apt install g++ python3-dev; on a GPU also triton), or leave compile out"
+            "the headers of Python (apt install g++ python3-dev; on a GPU also triton), or leave it out"
         ) from None

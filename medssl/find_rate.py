@@ -131,7 +131,7 @@ def _losses(planned: Plan, rates: np.ndarray, progress: Progress) -> np.ndarray:
     def trying(items: Iterable[T], description: str, total: int, done: int = 0) -> Iterator[T]:
         yield from progress(items, "trying rates" if moves else "untrained weights", total, done)
 
-    short = replace(planned.settings, steps=steps, log_every=1, save_every=steps, picture_every=steps)
+    short = replace(planned.settings, steps=steps, log_every=1, save_every=steps, picture_every=steps, may_rise=0.0)
     with tempfile.TemporaryDirectory(prefix="medssl-") as folder:
         try:
             fit(planned.model, planned.batches, short, Path(folder), trying, None, rates.tolist())

@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl import checkpoint, processes
 from medssl.asked import listening
 from medssl.compiling import compile_parts
+from medssl.divergence import Rise
 from medssl.errors import UserError
 from medssl.feed import Feed
 from medssl.methods import Method, build_method
@@ -52,7 +53,12 @@ class Training:
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
     come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
     on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
+<<<<<<< HEAD
     `strategy` says what each of several processes holds: "ddp" the whole model, "fsdp" a part of each weight.
+=======
+    `may_rise` is the share of what the loss has fallen by that it may rise again (1: to where it began) before the run is
+    stopped (see divergence.py); 0 lets it rise.
+>>>>>>> loop
     """
 
     steps: int
@@ -63,6 +69,7 @@ class Training:
     frozen: tuple[str, ...] = ()
     weight_decay: float = 0.01
     clip: float = 1.0
+    may_rise: float = 0.0
     accumulate: int = 1
     by_scanner: bool = True
     balance: str = ""
@@ -80,6 +87,8 @@ class Training:
         for name in ("steps", "batch", "accumulate", "log_every", "save_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)} is not a positive whole number")
+        if self.may_rise < 0:
+            raise UserError(f"may_rise: {self.may_rise} is negative; give 0 (never stopped for it) or more, e.g. 1")
         if strange := set(self.frozen) - {"trunk", "decoder"}:
             raise UserError(f"frozen: {sorted(strange)[0]!r} is no part that can be; use trunk or decoder")
 
@@ -125,6 +134,11 @@ def fit(
         return
     rates = rates or cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
+<<<<<<< HEAD
+=======
+    log, times = Log(run / "log.csv", start), Log(run / TIMES, start)
+    rise = Rise(settings.may_rise, run)
+>>>>>>> loop
     feed = Feed(batches, order, settings.workers)
     first = processes.first()
     log, times = (Log(run / name, start) if first else None for name in ("log.csv", TIMES))
@@ -152,6 +166,7 @@ def fit(
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
+<<<<<<< HEAD
             looks = watch is not None or step % settings.picture_every == 0 or done == settings.steps
             with processes.failing_together(), assembled(model) if looks else nullcontext():
                 if log is not None and times is not None and board is not None:
@@ -167,6 +182,21 @@ def fit(
                 with processes.failing_together():
                     checkpoint.save(path, model, optimizer.optimizer, done)
             if stop and done < settings.steps:
+=======
+            if step % settings.log_every == 0 or done == settings.steps:
+                row = {"step": step, "lr": rates[step], "gradient_norm": norm, **losses}
+                _tell(log, board, row)
+                times.write({"step": step, **feed.lap()})
+                rise.check(row)
+            if step % settings.picture_every == 0 or done == settings.steps:
+                _draw(model, batch, fabric, run, board, done)
+            if watch is not None:
+                watch(step, board)
+            if done % settings.save_every == 0 or done == settings.steps or asked.is_set():
+                rise.keep(path)
+                checkpoint.save(path, model, optimizer.optimizer, done)
+            if asked.is_set() and done < settings.steps:
+>>>>>>> loop
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
 

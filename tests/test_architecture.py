@@ -26,8 +26,12 @@ ORDER = [
     ["trunks"],
     ["methods"],
     ["heads"],
+<<<<<<< HEAD
     ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "runs", "pictures"],
     ["weights"],
+=======
+    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures"],
+>>>>>>> loop
     ["probe"],
     ["train"],
     ["adapt"],

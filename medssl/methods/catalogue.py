@@ -130,7 +130,7 @@ def _entry(name: str, what: str, papers: tuple[str, ...], recipe: Section) -> En
 
 def _tried(recipe: Section, trunk: str, size: tuple[int, ...]) -> tuple[Method, tuple[str, ...]] | None:
     """The method of a recipe after a step on tiny views, and what its terms asked for; None where it refuses them."""
-    cells = {"vit": {"patch": ["4"] * len(size)}, "cswin": {"strides": [["2"] * len(size)] * 2}}
+    cells: dict[str, Section] = {"vit": {"patch": ["4"] * len(size)}, "cswin": {"strides": [["2"] * len(size)] * 2}}
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         try:

@@ -8,8 +8,6 @@ that a resumed run comes to the same verdict at the same step.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint
-from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.methods import Method
 from medssl.probe.features import pooled
@@ -131,7 +128,7 @@ class Online:
         rows = read_rows(self.run)
         path = self.run / checkpoint.NAME
         if self.settings.stop and not collapsed(rows[-1:], 1) and path.exists():
-            keep(path, self.run / HEALTHY)
+            checkpoint.keep(path, self.run / HEALTHY)
         verdict = collapsed(rows, self.settings.patience)
         if verdict and self.settings.stop:
             kept = f"; {HEALTHY} holds the weights from before" if (self.run / HEALTHY).exists() else ""
@@ -165,13 +162,3 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes.items():
                 part.training = training
-
-
-def keep(path: Path, copy: Path) -> None:
-    """Nothing; `copy` has the content of `path`, which is replaced but never written into: a second name is enough."""
-    with replacing(copy) as part:
-        part.unlink(missing_ok=True)
-        try:
-            os.link(path, part)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, part)
