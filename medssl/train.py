@@ -53,12 +53,9 @@ class Training:
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
     come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
     on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
-<<<<<<< HEAD
     `strategy` says what each of several processes holds: "ddp" the whole model, "fsdp" a part of each weight.
-=======
     `may_rise` is the share of what the loss has fallen by that it may rise again (1: to where it began) before the run is
     stopped (see divergence.py); 0 lets it rise.
->>>>>>> loop
     """
 
     steps: int
@@ -134,14 +131,10 @@ def fit(
         return
     rates = rates or cosine(settings.lr, settings.steps, settings.warmup)
     order = range(start * settings.accumulate, settings.steps * settings.accumulate)
-<<<<<<< HEAD
-=======
-    log, times = Log(run / "log.csv", start), Log(run / TIMES, start)
-    rise = Rise(settings.may_rise, run)
->>>>>>> loop
     feed = Feed(batches, order, settings.workers)
     first = processes.first()
     log, times = (Log(run / name, start) if first else None for name in ("log.csv", TIMES))
+    rise = Rise(settings.may_rise if first else 0.0, run)
     writer = SummaryWriter(run / "tensorboard", purge_step=start) if first else nullcontext()
     model.train()
     with writer as board, listening() as asked:
@@ -166,13 +159,14 @@ def fit(
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
             done = step + 1
-<<<<<<< HEAD
             looks = watch is not None or step % settings.picture_every == 0 or done == settings.steps
             with processes.failing_together(), assembled(model) if looks else nullcontext():
                 if log is not None and times is not None and board is not None:
                     if step % settings.log_every == 0 or done == settings.steps:
-                        _tell(log, board, {"step": step, "lr": rates[step], "gradient_norm": norm, **losses})
+                        row = {"step": step, "lr": rates[step], "gradient_norm": norm, **losses}
+                        _tell(log, board, row)
                         times.write({"step": step, **feed.lap()})
+                        rise.check(row)
                     if step % settings.picture_every == 0 or done == settings.steps:
                         _draw(model, batch, fabric, run, board, done)
                     if watch is not None:
@@ -180,23 +174,10 @@ def fit(
             stop = processes.anyone(asked.is_set())
             if done % settings.save_every == 0 or done == settings.steps or stop:
                 with processes.failing_together():
+                    if first:
+                        rise.keep(path)
                     checkpoint.save(path, model, optimizer.optimizer, done)
             if stop and done < settings.steps:
-=======
-            if step % settings.log_every == 0 or done == settings.steps:
-                row = {"step": step, "lr": rates[step], "gradient_norm": norm, **losses}
-                _tell(log, board, row)
-                times.write({"step": step, **feed.lap()})
-                rise.check(row)
-            if step % settings.picture_every == 0 or done == settings.steps:
-                _draw(model, batch, fabric, run, board, done)
-            if watch is not None:
-                watch(step, board)
-            if done % settings.save_every == 0 or done == settings.steps or asked.is_set():
-                rise.keep(path)
-                checkpoint.save(path, model, optimizer.optimizer, done)
-            if asked.is_set() and done < settings.steps:
->>>>>>> loop
                 raise KeyboardInterrupt  # as Ctrl-C: the command line says how to go on, and its exit code does too
 
 

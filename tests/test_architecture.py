@@ -26,12 +26,8 @@ ORDER = [
     ["trunks"],
     ["methods"],
     ["heads"],
-<<<<<<< HEAD
-    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "runs", "pictures"],
-    ["weights"],
-=======
     ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures"],
->>>>>>> loop
+    ["weights"],
     ["probe"],
     ["train"],
     ["adapt"],
