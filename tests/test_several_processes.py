@@ -6,6 +6,7 @@ This file is also what the two processes run.
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,10 +46,10 @@ from medssl.views.samplers import share_of
 
 SIZE, VIEWS, SCANS, STEPS = (16, 16), 3, 4, 3
 
-TOLERANCE = 2e-5
+TOLERANCE = 5e-5
 """Of the largest number of a weight, and of the largest slope of a step: there are slopes of nought that are left when large
 ones cancel. Sums over two shares, each rounded to 24 bits, differ from the sum over all in the last bits, and three steps
-of plain descent let that grow; measured: 4e-6 at most."""
+of plain descent let that grow; measured: 6e-6 at most."""
 
 TAUGHT = {"teacher_half_life": "0.1"}
 PAIRS = {
@@ -225,6 +226,8 @@ def trainings(balls, folder):
         ends[f"{name}, asked"] = run(name, recipe=of_this)
         ends[f"{name}, after"] = checkpoint.steps_done(folder / name / checkpoint.NAME)
         Rebuild.forward = forward
+        if share()[0] == 0:
+            shutil.copytree(folder / name, folder / f"left from {name}")
         ends[name] = run(name, recipe=of_this)
     fails(2 * 5, 1, lambda loss: loss * math.nan)
     ends["not finite"] = run("infinite")
@@ -355,6 +358,13 @@ STRAY = 1e-4
 step."""
 
 
+def astray(one, other):
+    """The largest difference of a weight between two runs."""
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    return max((value - second[key]).abs().max().item() for key, value in first.items())
+
+
 def weights_of(run):
     weights = {name: value.double() for name, value in checkpoint.weights(run / checkpoint.NAME, "").items()}
     return {name: value for name, value in weights.items() if value.numel() and not name.endswith(NO_SLOPE)}
@@ -374,10 +384,7 @@ def test_a_training_in_two_processes_is_the_training_in_one(balls, folder, ends,
     assert [end[name] for end in ends] == ["", ""]
     alone, close = tmp_path / "alone", CLOSE_IN_HALF if name == "half" else CLOSE
     train(read_recipe(balls / "recipe.yaml", changes), balls / "store", alone)
-    first, second = weights_of(alone), weights_of(folder / name)
-    assert first.keys() == second.keys()
-    astray = {key: (one - second[key]).abs().max().item() for key, one in first.items()}
-    assert name == "half" or max(astray.values()) < STRAY, max(astray, key=astray.get)
+    assert name == "half" or astray(alone, folder / name) < STRAY
     for table in ("log.csv", "probes.csv"):
         rows, same = read_log(alone / table), read_log(folder / name / table)
         assert len(rows) == len(same)
@@ -403,6 +410,17 @@ def test_all_stop_after_the_step_in_which_one_is_asked_to_and_go_on_from_there(f
     assert [end[name] for end in ends] == ["", ""]
     whole, stopped = run_of(folder / whole), run_of(folder / name)
     assert whole.keys() == stopped.keys() and all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("straight", "name", "changes"), [("whole", "stopped", CHANGES), ("parts", "stopped in parts", PARTS)]
+)
+def test_one_process_goes_on_with_what_two_began(balls, folder, ends, straight, name, changes):
+    left = folder / f"left from {name}"
+    assert checkpoint.steps_done(left / checkpoint.NAME) == 3
+    pretrain(read_recipe(balls / "recipe.yaml", changes), balls / "store", left)
+    assert astray(left, folder / straight) < STRAY
 
 
 @pytest.mark.slow
@@ -432,7 +450,7 @@ def test_processes_that_cannot_share_a_batch_alike_are_refused(ends):
 
 
 @pytest.mark.slow
-def test_a_pair_that_is_killed_ends_in_the_same_bits_and_one_process_may_take_over(balls, tmp_path):
+def test_a_pair_that_is_killed_ends_in_the_same_bits(balls, tmp_path):
     """kill -9 of one process, which ends the other, and SIGTERM to torchrun, which hands it on: from the shell."""
     changes = ["pretrain.steps=30", "pretrain.save_every=2", "pretrain.batch=4", "method.rebuild.weight=0.01"]
     options = [part for change in changes for part in ("--set", change)]
