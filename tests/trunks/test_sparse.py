@@ -16,10 +16,10 @@ SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 NORMS = ["instance", "group"]
 
 
-def trunk_of(size, hide, norm="instance"):
+def trunk_of(size, hide, norm="instance", stem="false"):
     """Biases and scales are not what they start as: a bias of zero would hide a leak."""
     torch.manual_seed(0)
-    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3}, size)
+    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3, "stem": stem}, size)
     with torch.no_grad():
         for module in trunk.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm):
@@ -38,9 +38,10 @@ def half_hidden(size, trunk, rows=3):
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("hide", ["sparse", "token"])
 @pytest.mark.parametrize("norm", NORMS)
-def test_after_every_layer_hidden_cells_are_zero(size, hide, norm):
+@pytest.mark.parametrize("stem", ["true", "false"], ids=["with stem", "without"])
+def test_after_every_layer_hidden_cells_are_zero(size, hide, norm, stem):
     """Only in the sparse trunk: the same trunk with a token in their place fails this, so the test can fail."""
-    trunk = trunk_of(size, hide, norm)
+    trunk = trunk_of(size, hide, norm, stem)
     mask, found = half_hidden(size, trunk), []
 
     def look(_, given, out):
