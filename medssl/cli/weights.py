@@ -67,7 +67,7 @@ def import_(
 ) -> None:
     """Turn the encoder in a file of another tool into a folder of weights, and print what became of each tensor.
 
-    timm's and DINOv2's ViTs, nnU-Net's and nnssl's residual encoders. No code in the file is run.
+    ViTs of timm, DINOv2 and Hugging Face (RAD-DINO), residual encoders of nnU-Net and nnssl. No code in the file is run.
 
     Example: medssl weights import dinov2_vits14.pth --recipe my_vit.yaml --channels sum -o weights/dinov2
     """

@@ -16,7 +16,7 @@ from medssl.errors import UserError
 from medssl.recipe import Section
 from medssl.trunks import build_trunk
 from medssl.views.select import build_views
-from medssl.weights import residual, timm
+from medssl.weights import huggingface, residual, timm
 from medssl.weights.folder import Weights
 from medssl.weights.foreign import Adapting, Harvest, Tensors, part_of, read_foreign, some
 from medssl.weights.spec import describe
@@ -41,6 +41,7 @@ class Layout(NamedTuple):
 
 LAYOUTS = {
     "timm": Layout(timm.MARKER, "vit", timm.harvest, timm.network),
+    "huggingface": Layout(huggingface.MARKER, "vit", huggingface.harvest, huggingface.network),
     "nnunet": Layout(residual.MARKER, "resenc", residual.harvest, residual.network),
 }
 
