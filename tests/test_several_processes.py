@@ -84,11 +84,12 @@ CASES = {
     "rebuild under planes": {"rebuild": {}, "mask": {"kind": "plane", "extent": "1", "axis": "1"}},
     "rebuild from another scan": {"rebuild": {}, "mask": {"fill": "another", "kind": "cluster"}},
     "rotation": {"rotation": {}},
+    "which": {"which": {}},
     "learned weights": {"rebuild": {}, "contrast": {"masked": "true"}, "vicreg": {}, "weighing": "learned"},
 }
 TRUNKS = {
     "convolutions": {"name": "resenc", "widths": ["4", "8"]},
-    "tokens": {"name": "vit", "patch": ["4", "4"], "width": "16", "depth": "2", "heads": "2"},
+    "tokens": {"name": "vit", "patch": ["4", "4"], "width": "16", "depth": "2", "heads": "2", "hide": "token"},
 }
 HEADS = {"classify": {"name": "classify", "label": "big"}, "segment": {"name": "segment", "structures": ["a", "b"]}}
 ALL = [f"{case}, {trunk}" for trunk in TRUNKS for case in CASES] + [f"head {name}" for name in HEADS]
