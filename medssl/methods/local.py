@@ -29,6 +29,8 @@ class LocalContrast(nn.Module):
 
     Negatives are places of the same scan further than `apart_mm` away; nearer ones are neither. Other scans give no
     negatives: the same organ of another patient should be allowed to look the same.
+    Views should be half as wide as the volume or less. Where both show the same part of it, a place is known by where in the
+    view it is, which padding and learned positions tell: on noise, places of views of the whole are found all the same.
     Known: ln(2 n - 1) for n places that all look the same, each further than `apart_mm` from the others.
     """
 

@@ -33,6 +33,9 @@ class Crops:
     volume is cut into so many along the axis `along`; view v lies in part v mod `parts`, views v and v + `parts` on the
     same slice. With `apart_mm`, the views are slabs of one place in the plane, one after the other along `along`, their
     middles so far apart (less where the volume is too short). `bend_mm` is the most by which a view is bent (see bend.py).
+    A turned view sticks out of the volume with its corners where it is near the border, and what is outside has one value:
+    a view tells where it is without any anatomy. With `inside`, corners stay inside, too, wherever they fit; views are
+    then drawn from less of the border.
     """
 
     size: tuple[int, ...]
@@ -46,6 +49,7 @@ class Crops:
     along: int = 2
     apart_mm: float = 0.0
     bend_mm: float = 0.0
+    inside: bool = False
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -98,7 +102,7 @@ class Crops:
         for rng in rngs:
             near = (self.middle(places[0]), in_line) if places else None
             places.append(self.draw(shape, affine, rng, near=near))
-        half = (self.grid[self.along] - 1) / 2 * self._step(affine)[self.along]
+        half = max(self._reach(place[:3, :3], self._step(affine))[self.along] for place in places)
         last = shape[self.along] - 1
         gap = self.apart_mm / np.linalg.norm(affine[:3, self.along])
         gap = min(gap, max(last - 2 * half, 0) / max(len(places) - 1, 1))
@@ -143,20 +147,26 @@ class Crops:
         """
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         step = self._step(affine) * (1 + rng.uniform(-self.zoom, self.zoom))
-        half = (np.array(self.grid) - 1) / 2 * step
+        where = rng.uniform(-1, 1, 3)
+        turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
+        mirror = np.ones(3)
+        for axis in self.flips:
+            mirror[axis] = rng.choice([-1.0, 1.0])
+        linear = np.diag(1 / spacing) @ turn @ np.diag(spacing) @ np.diag(mirror)
+        half = self._reach(linear @ np.diag(step), step)
         middle = (np.array(shape) - 1) / 2
         room = middle - half
         slack = np.where(room > 0, room, self.shift * 2 * half * (np.array(shape) > 1))
         low, high = middle - slack, middle + slack
         if near is not None:
             low, high = np.clip(near[0] - near[1], low, high), np.clip(near[0] + near[1], low, high)
-        centre = (low + high) / 2 + rng.uniform(-1, 1, 3) * (high - low) / 2
-        turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
-        mirror = np.ones(3)
-        for axis in self.flips:
-            mirror[axis] = rng.choice([-1.0, 1.0])
-        linear = np.diag(1 / spacing) @ turn @ np.diag(spacing) @ np.diag(mirror)
+        centre = (low + high) / 2 + where * (high - low) / 2
         return _about(centre, linear, step, self.grid)
+
+    def _reach(self, linear: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """How far, in volume voxels, a view reaches from its middle along each axis: with its corners, or unturned."""
+        half = (np.array(self.grid) - 1) / 2
+        return np.abs(linear) @ half if self.inside else half * step
 
     def _step(self, affine: np.ndarray) -> np.ndarray:
         """Volume voxels between neighbouring view voxels, along each axis."""
