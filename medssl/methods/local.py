@@ -35,6 +35,8 @@ class LocalContrast(nn.Module):
     negatives: the same organ of another patient should be allowed to look the same. With `across` it is asked to: each
     scan's first view is also set against the second view of another patient, where the places at the same share of the
     volume's extent are taken for the same. That is true of volumes cut alike around an organ, and of no others.
+    Views should be half as wide as the volume or less. Where both show the same part of it, a place is known by where in the
+    view it is, which padding and learned positions tell: on noise, places of views of the whole are found all the same.
     Known: ln(2 n - 1) for n places that all look the same, each further than `apart_mm` from the others.
     """
 

@@ -34,6 +34,9 @@ class Crops:
     same slice. With `apart_mm`, the views are slabs of one place in the plane, one after the other along `along`, their
     middles so far apart (less where the volume is too short). `bend_mm` is the most by which a view is bent (see bend.py).
     A view is turned, zoomed and bent each with probability `p` by itself.
+    A turned view sticks out of the volume with its corners where it is near the border, and what is outside has one value:
+    a view tells where it is without any anatomy. With `inside`, corners stay inside, too, wherever they fit; views are
+    then drawn from less of the border.
     """
 
     size: tuple[int, ...]
@@ -48,6 +51,7 @@ class Crops:
     apart_mm: float = 0.0
     bend_mm: float = 0.0
     p: float = 1.0
+    inside: bool = False
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -102,7 +106,7 @@ class Crops:
         for rng in rngs:
             near = (self.middle(places[0]), in_line) if places else None
             places.append(self.draw(shape, affine, rng, near=near))
-        half = (self.grid[self.along] - 1) / 2 * self._step(affine)[self.along]
+        half = max(self._reach(place[:3, :3], self._step(affine))[self.along] for place in places)
         last = shape[self.along] - 1
         gap = self.apart_mm / np.linalg.norm(affine[:3, self.along])
         gap = min(gap, max(last - 2 * half, 0) / max(len(places) - 1, 1))
@@ -150,14 +154,7 @@ class Crops:
         step = self._step(affine)
         if self._happens(rng):
             step = step * (1 + rng.uniform(-self.zoom, self.zoom))
-        half = (np.array(self.grid) - 1) / 2 * step
-        middle = (np.array(shape) - 1) / 2
-        room = middle - half
-        slack = np.where(room > 0, room, self.shift * 2 * half * (np.array(shape) > 1))
-        low, high = middle - slack, middle + slack
-        if near is not None:
-            low, high = np.clip(near[0] - near[1], low, high), np.clip(near[0] + near[1], low, high)
-        centre = (low + high) / 2 + rng.uniform(-1, 1, 3) * (high - low) / 2
+        where = rng.uniform(-1, 1, 3)
         turn = np.eye(3)
         if self._happens(rng):
             turn = _rotation(np.deg2rad(rng.uniform(-self.turn, self.turn, 3)), len(self.size))
@@ -165,12 +162,25 @@ class Crops:
         for axis in self.flips:
             mirror[axis] = rng.choice([-1.0, 1.0])
         linear = np.diag(1 / spacing) @ turn @ np.diag(spacing) @ np.diag(mirror)
+        half = self._reach(linear @ np.diag(step), step)
+        middle = (np.array(shape) - 1) / 2
+        room = middle - half
+        slack = np.where(room > 0, room, self.shift * 2 * half * (np.array(shape) > 1))
+        low, high = middle - slack, middle + slack
+        if near is not None:
+            low, high = np.clip(near[0] - near[1], low, high), np.clip(near[0] + near[1], low, high)
+        centre = (low + high) / 2 + where * (high - low) / 2
         if near is None and np.array_equal(step, np.ones(3)) and np.array_equal(turn, np.eye(3)):
             centre = np.round(centre - half) + half  # the volume's own voxels: nothing is blurred, and it costs a third
         return _about(centre, linear, step, self.grid)
 
     def _happens(self, rng: np.random.Generator) -> bool:
         return self.p == 1 or rng.random() < self.p
+
+    def _reach(self, linear: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """How far, in volume voxels, a view reaches from its middle along each axis: with its corners, or unturned."""
+        half = (np.array(self.grid) - 1) / 2
+        return np.abs(linear) @ half if self.inside else half * step
 
     def _step(self, affine: np.ndarray) -> np.ndarray:
         """Volume voxels between neighbouring view voxels, along each axis."""

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from medssl.methods import build_method
+from medssl.methods.local import at, shared_places
 from medssl.methods.method import Bank
 from medssl.trunks import build_trunk
 from medssl.views import Crops, Steps, Views
@@ -26,25 +27,27 @@ FOUND = 6 / SCANS
 class Noise:
     """A store of volumes in which nothing is anywhere."""
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, shape=(32, 32, 8)):
+        self.seed, self.size = seed, shape
 
     def shape(self, _):
-        return (32, 32, 8)
+        return self.size
 
     def affine(self, _):
         return np.eye(4)
 
     def read(self, volume_id, *_):
-        return np.random.default_rng((self.seed, int(volume_id))).normal(size=(1, 32, 32, 8)).astype(np.float32)
+        return np.random.default_rng((self.seed, int(volume_id))).normal(size=(1, *self.size)).astype(np.float32)
 
 
-def noise(views, batch, seed):
-    """The batches of a run by step number, each view from its own store; other seeds have other volumes."""
+def noise(views, batch, seed, crops=CROPS, shape=(32, 32, 8), own=True):
+    """The batches of a run by step number, each view from its own store; other seeds have other volumes. With `own` False
+    all views of a scan are of one volume.
+    """
     ids = [str(scan) for scan in range(SCANS)]
     rows = pd.DataFrame({"volume_id": ids, "modality": "MR", "patient_pid": ids, "scanner": "one"})
-    law = Views(crops=CROPS, count=views, intensity=Intensity())
-    stores = [Steps(Noise(100 * seed + view), rows, law, batch=batch, seed=seed) for view in range(views)]
+    law = Views(crops=crops, count=views, intensity=Intensity())
+    stores = [Steps(Noise(100 * seed + view * own, shape), rows, law, batch=batch, seed=seed) for view in range(views)]
 
     def of(step):
         cut = [steps[step] for steps in stores]
@@ -53,11 +56,11 @@ def noise(views, batch, seed):
     return of
 
 
-def trained(section, views, change=lambda seen: seen, steps=60):
-    """A method after `steps` steps on noise, as altered by `change`."""
+def trained(section, views, change=lambda seen: seen, steps=60, batches=None, size=CROPS.size):
+    """A method after `steps` steps on noise (or other batches), as altered by `change`."""
     torch.manual_seed(0)
-    trunk = build_trunk({"widths": ["8", "16", "16"], "norms": ["group"] * 3}, CROPS.size)
-    method, batches = build_method(section, trunk), noise(views, 16, 1)
+    trunk = build_trunk({"widths": ["8", "16", "16"], "norms": ["group"] * 3}, size)
+    method, batches = build_method(section, trunk), batches or noise(views, 16, 1)
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
     for step in range(steps):
         torch.manual_seed(step)
@@ -164,19 +167,136 @@ def test_positions_of_noise_cannot_be_told(told):
     assert (nearest / (place[:, None] - place[None]).abs().mean() > 0.8) != told
 
 
-@pytest.mark.parametrize("smooth", [False, True])
-def test_noise_cannot_be_rebuilt_and_what_is_smooth_can(smooth):
+def white(seen):
+    """Noise of each voxel by itself: cutting a turned view makes neighbours alike, which tells of hidden ones."""
+    make = torch.Generator().manual_seed(int(1e6 * seen.where.sum()))
+    return seen._replace(x=torch.randn(seen.x.shape, generator=make))
+
+
+def smooth(seen):
+    """What is hidden is like what is around it."""
+    x = white(seen).x
+    return seen._replace(x=8 * functional.avg_pool2d(x.flatten(0, 1), 9, 1, 4).view_as(x))
+
+
+@pytest.mark.parametrize("content", [white, smooth])
+def test_noise_cannot_be_rebuilt_and_what_is_smooth_can(content):
     """The share of the variance of hidden voxels that is explained; white noise has nothing to explain it by."""
-
-    def content(seen):
-        make = torch.Generator().manual_seed(int(1e6 * seen.where.sum()))
-        x = torch.randn(seen.x.shape, generator=make)
-        return seen._replace(x=8 * functional.avg_pool2d(x.flatten(0, 1), 9, 1, 4).view_as(x) if smooth else x)
-
     method = trained({"rebuild": {}, "mask": {"ratio": "0.3"}}, 1, content, steps=150)
     with torch.no_grad():
         bank = asked(method, 1, content)
         hidden = spread(bank.mask, CROPS.size)
         error = method.terms["rebuild"](bank).item()
     explained = 1 - error / bank.x_RCS[hidden].var().item()
-    assert explained > 0.1 if smooth else explained < 0.01
+    assert explained > 0.1 if content is smooth else explained < 0.01
+
+
+@pytest.mark.parametrize("content", [white, smooth])
+def test_hidden_cells_of_noise_are_found_by_chance_and_smooth_ones_are_found(content):
+    """Of eight hidden cells, how many times as often as by chance the right one is told."""
+    method, right = trained({"which": {}, "mask": {"ratio": "0.5"}}, 1, content, steps=100), []
+    with torch.no_grad():
+        for step in range(4):
+            scores, number = method.terms["which"].asked(asked(method, 1, content, step))
+            right.append((scores.argmax(1) == number).float().mean() * scores.shape[1])
+    found = torch.stack(right).mean().item()
+    assert found > 2.5 if content is smooth else 0.8 < found < 1.2
+
+
+def prototypes_told(content, centred):
+    """How often the student names the teacher's prototype of a hidden cell: of its own, of its own with other content in
+    hidden cells, and of the same cell of another scan.
+    """
+    section = {"ibot": {"prototypes": "16", "centred": centred}, "teacher_half_life": "0.1", "mask": {"ratio": "0.5"}}
+    method, right = trained(section, 1, content), []
+    term = method.terms["ibot"]
+    with torch.no_grad():
+        for step in range(4):
+            bank = asked(method, 1, content, step)
+            said = term.score(bank.features(masked=True).pyramid[-1].flatten(2).transpose(1, 2)).argmax(2)
+            changed = torch.where(spread(bank.mask, CROPS.size), bank.x_RCS.roll(1, 0), bank.x_RCS)
+            other = Bank(method, bank.batch._replace(x=changed[None]))
+            told = term.told(bank).argmax(2)
+            hidden = bank.mask.flatten(1)
+            true = (told, term.told(other).argmax(2), told.roll(1, 0))
+            right.append(torch.stack([(said == one)[hidden].float().mean() for one in true]))
+    return torch.stack(right).mean(0).tolist()
+
+
+@pytest.mark.parametrize("content", [white, smooth])
+def test_what_hidden_cells_of_noise_hold_is_not_told_nor_by_their_place(content):
+    own, changed, elsewhere = prototypes_told(content, "place")
+    assert own - changed > 0.1 if content is smooth else own - changed < 0.04
+    assert elsewhere < 0.3
+
+
+def test_prototypes_that_are_not_centred_by_place_become_places():
+    """The mutant, which is the paper's own centre: on noise all scans have one prototype at a place, and it is told."""
+    own, _, elsewhere = prototypes_told(white, "all")
+    assert own > 0.95 and elsewhere > 0.95
+
+
+def places_found(batches, method, points=32):
+    """How many times as often as by chance the nearest of the second view's places is the same one, over many scans."""
+    right = []
+    for step in range(4):
+        torch.manual_seed(99 + step)
+        bank = Bank(method, batches(step))
+        with torch.no_grad():
+            first, second = method.terms["local"].head(bank.dense()).float().chunk(2)
+        for row in range(bank.scans):
+            places = shared_places(bank.batch.to_mm[:2, row], CROPS.size, points)
+            if len(places[0]) < points:
+                continue
+            here, there = (
+                functional.normalize(at(x[row], p), dim=1) for x, p in zip((first, second), places, strict=True)
+            )
+            right.append(((here @ there.T).argmax(1) == torch.arange(points)).float().mean())
+    assert len(right) > 60
+    return torch.stack(right).mean().item() * points
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("extent", "own", "least", "most"), [(48, True, 0, 2), (48, False, 4, 32), (16, True, 8, 32)],
+                         ids=["noise", "content", "views of the whole"])  # fmt: skip
+def test_places_of_noise_are_not_found_unless_views_show_the_whole_volume(extent, own, least, most):
+    """Where views lie anywhere in a volume of three times their extent, a place of the one is anywhere in the other. Views
+    of all of it, however, are matched by where in the view a place is, which padding tells: no content is needed.
+    """
+    section, shape = {"local": {"points": "32", "apart_mm": "2"}}, (extent, extent, 1)
+    method = trained(section, 2, batches=noise(2, 16, 1, shape=shape, own=own), steps=100)
+    found = places_found(noise(2, SCANS, 2, shape=shape, own=own), method)
+    assert least < found < most
+
+
+def place_told(crops, shape, steps=40):
+    """The share of the variance of views' places along the first axis that a line over features explains, in scans of noise
+    that were learned from neither by the network, which was trained to tell positions, nor by the line.
+    """
+    method = trained(
+        {"position": {"along": "0"}}, 2, batches=noise(2, 16, 1, crops, shape), steps=steps, size=crops.size
+    )
+    sides = []
+    for seed in (2, 3):
+        features, places = [], []
+        for step in range(4):
+            torch.manual_seed(step)
+            bank = Bank(method, noise(2, SCANS, seed, crops, shape)(step))
+            with torch.no_grad():
+                features.append(bank.features().pooled.double())
+            places.append(bank.batch.where[..., 0].flatten())
+        sides.append((torch.cat(features), torch.cat(places)))
+    (z, place), (z_new, place_new) = sides
+    middle, scale = z.mean(0), z.std(0)
+    z, z_new = ((x - middle) / scale for x in (z, z_new))
+    ridge = z.T @ z + 0.01 * len(z) * torch.eye(z.shape[1], dtype=z.dtype)
+    guess = z_new @ torch.linalg.solve(ridge, z.T @ (place - place.mean())) + place.mean()
+    return 1 - ((guess - place_new).square().mean() / place_new.var()).item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [False, True])
+def test_rims_of_turned_volumes_tell_their_place_unless_corners_stay_inside(inside):
+    crops = Crops(size=(16, 16, 16), turn=30, zoom=0.1, inside=inside)
+    told = place_told(crops, (28, 28, 28))
+    assert told < 0.05 if inside else told > 0.1

@@ -51,6 +51,38 @@ def test_crops_in_mm_cover_those_mm():
     assert np.allclose(np.linalg.norm(to_mm[:3, :3], axis=0), [3, 3, 4])
 
 
+@pytest.mark.parametrize("size", [(10, 10), (8, 10, 8)], ids=["2D", "3D"])
+def test_corners_of_turned_views_stay_inside_if_asked_to(size):
+    shape, affine, out, middles = (22, 26, 20), np.diag([1.0, 1.2, 0.8, 1.0]), 0, []
+    grid = (*size, 1)[:3]
+    corners = np.array([[*place, 1] for place in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in grid), 1]
+    for seed in range(60):
+        laws = [Crops(size=size, turn=30, zoom=0.1, flips=(0,), inside=inside) for inside in (True, False)]
+        kept, free = (law.draw(shape, affine, np.random.default_rng(seed)) for law in laws)
+        found = (corners @ kept.T)[:, :3]
+        assert found.min() >= -1e-9 and (found.max(0) <= np.array(shape) - 1 + 1e-9).all()
+        reached = (corners @ free.T)[:, :3]
+        out += reached.min() < 0 or bool((reached.max(0) > np.array(shape) - 1).any())
+        assert np.allclose(kept[:3, :3], free[:3, :3])
+        middles.append(laws[0].middle(kept))
+        # Without a turn there is nothing to keep inside, and the draw is what it was, bit for bit.
+        flat = [Crops(size=size, turn=0, inside=inside) for inside in (True, False)]
+        first, second = (law.draw(shape, affine, np.random.default_rng(seed)) for law in flat)
+        assert np.array_equal(first, second)
+    assert out >= 10 and np.ptp(middles, axis=0).min() > 4
+
+
+def test_corners_of_turned_slabs_stay_inside_if_asked_to():
+    crops = Crops(size=(8, 8, 4), turn=30, zoom=0.1, apart_mm=5, inside=True)
+    corners = np.array([[*place, 1] for place in np.ndindex(2, 2, 2)]) * [7, 7, 3, 1]
+    for seed in range(30):
+        rngs = [np.random.default_rng((seed, view)) for view in range(3)]
+        places = crops.draw_views((24, 24, 30), np.eye(4), rngs)
+        assert all((corners @ place.T)[:, :3].min() >= -1e-9 for place in places)
+        assert all((corners @ place.T)[:, 2].max() <= 29 + 1e-9 for place in places)
+        assert np.diff([crops.middle(place)[2] for place in places]) == pytest.approx(5)
+
+
 def test_a_small_crop_stays_inside_the_volume():
     for seed in range(50):
         place = Crops(size=(8, 8, 8), turn=0, zoom=0).draw((20, 30, 9), np.eye(4), np.random.default_rng(seed))
