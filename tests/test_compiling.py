@@ -27,7 +27,8 @@ def test_a_machine_without_a_compiler_is_told_what_to_install(balls, tmp_path):
     with (
         inductor.patch({"cpp.cxx": (None, "no-such-compiler"), "compile_threads": 1}),
         pytest.raises(
-            UserError, match=r"compile: true, but .* on cpu here \(.*ompiler.*apt install g\+\+ .*leave it out"
+            UserError,
+            match=r"compile: true, but .* on cpu here \(.*No working C\+\+ compiler.*apt install g\+\+ .*leave it out",
         ),
     ):
         pretrain(recipe, balls / "store", tmp_path / "run")
