@@ -208,6 +208,6 @@ def _draw(found: Answer) -> Any:
     room = 100 * max(-curve.smooth.min(), curve.error, 1e-4)
     # What diverges runs out of the picture: the fall is what is looked for.
     axes.set(xscale="log", xlabel="learning rate", ylim=(-1.3 * room, room))
-    axes.set_ylabel("change of the loss against untrained weights, %")
+    axes.set_ylabel("loss against untrained weights, %")
     axes.legend(frameon=False, fontsize=8)
     return figure

@@ -45,6 +45,9 @@ LEAST, MOST, SECONDS = 4, 20, 30.0
 SLOW_FEED = 0.2
 """Share of a step spent waiting for batches, above which the loader is the bottleneck."""
 
+BUSY = 0.5
+"""Load of each core, from others, above which times are not those of this machine alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
@@ -75,6 +78,8 @@ class Cost:
     kept: int
     """Bytes of decoded volumes that each process that draws batches comes to keep in the course of the training."""
     cores: int
+    load: float = 0.0
+    """What else the machine was doing before the rehearsal: processes that want a core."""
 
     @property
     def network(self) -> float:
@@ -104,6 +109,12 @@ class Cost:
         return told + self._warnings()
 
     def _warnings(self) -> list[str]:
+        if self.load <= BUSY * self.cores:
+            return self._slow_feed()
+        told = f"warning: this machine has other work (load {self.load:.1f} on {self.cores} cores); alone it is faster"
+        return [told, *self._slow_feed()]
+
+    def _slow_feed(self) -> list[str]:
         if self.data <= SLOW_FEED * self.step:
             return []
         # Workers draw side by side: so many keep up with the network.
@@ -152,7 +163,7 @@ def rehearse(
 
     Raises UserError for all that the training itself would refuse.
     """
-    store_ = open_store(store)
+    store_, load = open_store(store), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     planned = PLANS[kind](recipe, store_, start)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -192,6 +203,7 @@ def rehearse(
         optimizer=_bytes(tensors, checkpoint.OPTIMIZER),
         kept=_kept(planned.batches),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        load=load,
     )
 
 

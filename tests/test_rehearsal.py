@@ -72,6 +72,12 @@ def test_a_slow_loader_is_told_with_the_key_to_change(changes, remedy):
     assert all(remedy in line for line in warnings)
 
 
+def test_a_machine_with_other_work_is_told():
+    assert not [line for line in replace(COST, load=4.0).lines() if "other work" in line]
+    (line,) = [line for line in replace(COST, load=4.1).lines() if "other work" in line]
+    assert "load 4.1 on 8 cores" in line
+
+
 def test_batches_of_several_workers_come_in_rounds():
     """A median of steps would say that there is no wait at all."""
     assert _typical([3.0, 0, 0, 3.0, 0, 0, 9.0, 0, 0], 3) == 1.0
