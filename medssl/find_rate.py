@@ -20,6 +20,7 @@ import numpy as np
 
 from medssl.atomic import replacing
 from medssl.errors import UserError
+from medssl.place import ask_alone
 from medssl.progress import Progress, silent
 from medssl.recipe import Section
 from medssl.rehearsal import PLANS, Kind
@@ -118,6 +119,7 @@ def find_rate(
     The weights are thrown away. It takes twice `STEPS` steps; nothing of it stays. Raises UserError for all that the
     training itself would refuse.
     """
+    ask_alone("--find-lr")
     store_, rates = open_store(store), np.geomspace(LOWEST, HIGHEST, STEPS)
     untrained = _losses(PLANS[kind](recipe, store_, start), np.zeros(STEPS), progress)
     losses = _losses(PLANS[kind](recipe, store_, start), rates, progress)

@@ -35,7 +35,7 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     torchrun hands SIGTERM on and kills after 30 s: give it --shutdown-timeout where a step and its checkpoint take longer,
     and --signals-to-handle SIGTERM,SIGUSR1 where a scheduler sends the other one.
     """
-    if not torch.distributed.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+    if _processes() == 1:
         return find_place(precision)
     _quietly()
     world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -48,6 +48,16 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     )  # fmt: skip
     fabric.launch()
     return fabric
+
+
+def ask_alone(what: str) -> None:
+    """Nothing; raises UserError when torchrun started several processes, of which `what` knows nothing."""
+    if (count := _processes()) > 1:
+        raise UserError(f"{what}: {count} processes, but it measures one; call it without torchrun")
+
+
+def _processes() -> int:
+    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
 def _replicated() -> DDPStrategy:

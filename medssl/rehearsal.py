@@ -23,6 +23,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import adapt, checkpoint, train
+from medssl.place import ask_alone
 from medssl.progress import Progress, silent
 from medssl.recipe import Section
 from medssl.runs import TIMES, read_log
@@ -163,6 +164,7 @@ def rehearse(
 
     Raises UserError for all that the training itself would refuse.
     """
+    ask_alone("--dry-run")
     store_, load = open_store(store), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     planned = PLANS[kind](recipe, store_, start)
     if torch.cuda.is_available():

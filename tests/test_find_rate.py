@@ -185,3 +185,10 @@ def test_the_command_line_writes_the_curve_and_no_run(command, balls, tmp_path, 
     assert not left.value.code
     assert "curve in rates/rates.svg" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["rates", "rates.csv", "rates.svg"]
+
+
+def test_several_processes_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    with pytest.raises(UserError, match="--find-lr: 2 processes, but it measures one"):
+        find_rate({}, tmp_path, "pretrain")

@@ -166,3 +166,10 @@ def test_the_command_line_rehearses_and_writes_no_folder(command, balls, tmp_pat
         main(arguments)
     assert left.value.code == 2
     assert "--run: a training needs a folder" in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    with pytest.raises(UserError, match="--dry-run: 2 processes, but it measures one"):
+        rehearse({}, tmp_path, "pretrain")

@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from medssl.errors import UserError
+from medssl.trunks.cswin import Block
 from medssl.trunks.resenc import Residual
 
-BLOCKS = Residual, nn.TransformerEncoderLayer
+BLOCKS = Residual, nn.TransformerEncoderLayer, Block
 """What is computed again: it is given little beside what it makes within. Decoders are of these blocks, too."""
 
 

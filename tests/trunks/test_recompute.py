@@ -18,6 +18,7 @@ SIZE = (16, 16, 16)
 TRUNKS = {
     "resenc": {"name": "resenc", "widths": ["8", "16", "24"], "blocks": "2"},
     "sparse": {"name": "resenc", "widths": ["8", "16", "24"], "blocks": "2", "hide": "sparse"},
+    "cswin": {"name": "cswin", "widths": ["24", "48"], "depths": ["4", "4"], "strides": [["2", "2", "2"]] * 2},
     "vit": {"name": "vit", "width": "48", "depth": "8", "heads": "4", "patch": ["4", "4", "4"]},
 }
 METHODS = {
