@@ -132,7 +132,7 @@ def test_the_loss_of_every_recipe_falls_on_one_batch(path, size):
     """Its method section as it ships, on a small trunk of its kind, with as many views and small ones as it draws."""
     recipe = read_recipe(path)
     kind = recipe["trunk"].get("name", "resenc")
-    section = {**SMALL[kind], "name": kind, "hide": recipe["trunk"].get("hide", "drop" if kind == "vit" else "token")}
+    section = {**SMALL[kind], "name": kind} | {key: recipe["trunk"][key] for key in ("hide",) if key in recipe["trunk"]}
     size = (16, 16, 8) if "rotation" in recipe["method"] and len(size) == 3 else size
     if kind == "vit":
         section["patch"] = ["4"] * len(size)
