@@ -13,6 +13,7 @@ from medssl.progress import shown
 
 if TYPE_CHECKING:
     from medssl.recipe import Section
+    from medssl.rehearsal import Kind
 
 DryRun = Annotated[
     bool,
@@ -51,18 +52,12 @@ def pretrain(
 
     On several GPUs: torchrun --nproc_per_node 4 -m -- medssl pretrain ..., which learns the same from the same recipe.
     """
-    from medssl.find_rate import find_rate, write_curve
     from medssl.recipe import read_recipe
-    from medssl.rehearsal import rehearse
     from medssl.train import pretrain as train
 
     content = read_recipe(recipe, set_)
-    if dry_run:
-        say("\n".join(rehearse(content, store, "pretrain", start=start, progress=shown).lines(per_hour)))
-    if find_lr:
-        found = find_rate(content, store, "pretrain", start=start, progress=shown)
-        say(f"{found}\ncurve in {write_curve(found, output)}")
-    if dry_run or find_lr:
+    asked = per_hour if dry_run else None, output if find_lr else None
+    if _tried_out("pretrain", content, store, start, *asked):
         return
     _tell_unlike(start, content, store)
     _say_once(f"trunk in {train(content, store, given(run), start=start, progress=shown)}")
@@ -116,17 +111,11 @@ def finetune(
     Example: medssl finetune pipelines/hippocampus.yaml --store stores/hippocampus --run runs/scratch
     """
     from medssl.adapt import finetune as train
-    from medssl.find_rate import find_rate, write_curve
     from medssl.recipe import read_recipe
-    from medssl.rehearsal import rehearse
 
     content = read_recipe(recipe, set_)
-    if dry_run:
-        say("\n".join(rehearse(content, store, "finetune", start=start, progress=shown).lines(per_hour)))
-    if find_lr:
-        found = find_rate(content, store, "finetune", start=start, progress=shown)
-        say(f"{found}\ncurve in {write_curve(found, output)}")
-    if dry_run or find_lr:
+    asked = per_hour if dry_run else None, output if find_lr else None
+    if _tried_out("finetune", content, store, start, *asked):
         return
     _tell_unlike(start, content, store)
     _say_once(f"model in {train(content, store, given(run), start=start, progress=shown)}")
@@ -172,6 +161,21 @@ def methods(
     for one in found:
         table.add_row(one.name, one.family, " + ".join(one.terms), ", ".join(one.needs), "; ".join(one.papers))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _tried_out(
+    kind: Kind, recipe: Section, store: Path, start: Path | None, per_hour: float | None, curve: Path | None
+) -> bool:
+    """Whether the training is only to be tried out, which is done: rehearsed at a price, or its learning rate found."""
+    from medssl.find_rate import find_rate, write_curve
+    from medssl.rehearsal import rehearse
+
+    if per_hour is not None:
+        say("\n".join(rehearse(recipe, store, kind, start=start, progress=shown).lines(per_hour)))
+    if curve is not None:
+        found = find_rate(recipe, store, kind, start=start, progress=shown)
+        say(f"{found}\ncurve in {write_curve(found, curve)}")
+    return per_hour is not None or curve is not None
 
 
 def _tell_unlike(start: Path | None, recipe: Section, store: Path) -> None:
