@@ -16,6 +16,7 @@ from torch import nn
 
 from medssl.errors import UserError
 from medssl.trunks.features import Features
+from medssl.trunks.seen_norm import norm_of_seen
 from medssl.views.masks import spread
 
 CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -224,6 +225,9 @@ class HalfInstance(nn.Module):
         return torch.cat([norm(half) for norm, half in zip(self.parts, x.split(self.widths, 1), strict=True)], 1)
 
 
+NORMS = nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, HalfInstance
+
+
 def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
     if kind == "ibn":
         return HalfInstance(dims, width)
@@ -235,25 +239,22 @@ def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
 
 def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """What the layers make of seen voxels; all others are zero after each of them."""
-    for layer in layers:
-        normed = isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm | HalfInstance)
-        x = _norm_of_seen(layer, x, seen) if normed else layer(x)
-        if not isinstance(layer, nn.LeakyReLU):  # which keeps zeros
+    for layer, after in zip(layers, (*layers[1:], None), strict=True):
+        if isinstance(layer, NORMS):
+            x = _normed(layer, x, spread(seen, tuple(x.shape[2:])).to(x.dtype))
+            continue
+        x = layer(x)
+        if not isinstance(layer, nn.LeakyReLU) and not isinstance(
+            after, NORMS
+        ):  # one keeps zeros, the other makes them
             x = x * spread(seen, tuple(x.shape[2:]))
     return x
 
 
-def _norm_of_seen(norm: nn.Module, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """The norm by the mean and variance of the seen voxels; anything at the others. InstanceNorm is of groups of one."""
+def _normed(norm: nn.Module, x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """The norm by the mean and variance of the seen voxels, zero at the others. InstanceNorm is of groups of one."""
     if isinstance(norm, HalfInstance):
         halves = zip(norm.parts, x.split(norm.widths, 1), strict=True)
-        return torch.cat([_norm_of_seen(part, half, seen) for part, half in halves], 1)
+        return torch.cat([_normed(part, half, there) for part, half in halves], 1)
     groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
-    full = x.float().unflatten(1, (groups, -1))
-    axes, shape = tuple(range(2, full.ndim)), (1, -1, *[1] * (x.ndim - 2))
-    there = spread(seen, tuple(x.shape[2:]))[:, None]
-    count = there.sum(axes, keepdim=True) * full.shape[2]
-    mean = (full * there).sum(axes, keepdim=True) / count
-    variance = ((full - mean) * there).square().sum(axes, keepdim=True) / count
-    y = ((full - mean) * torch.rsqrt(variance + norm.eps)).flatten(1, 2)
-    return (y * norm.weight.view(shape) + norm.bias.view(shape)).to(x.dtype)  # type: ignore[operator]
+    return norm_of_seen(x, there, groups, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]

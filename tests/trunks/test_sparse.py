@@ -7,7 +7,7 @@ from torch import nn
 from medssl.methods import build_method
 from medssl.methods.rebuild import whitened
 from medssl.trunks import build_trunk
-from medssl.trunks.resenc import HalfInstance, ResEnc, _norm_of_seen
+from medssl.trunks.resenc import HalfInstance, ResEnc, _normed
 from medssl.views.masks import spread
 
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
@@ -68,7 +68,8 @@ def test_norms_are_those_of_the_seen_voxels_gathered(size, norm):
     seen = ~spread(mask, size)
     inside = block.body[0](x * seen) * seen
     norm = block.body[1]
-    found = _norm_of_seen(norm, inside, ~mask)
+    found = _normed(norm, inside, seen.float())
+    assert (found * ~seen == 0).all()
     for row in range(3):
         gathered = inside[row][:, seen[row, 0]]  # (W, seen voxels)
         parts = norm.parts if isinstance(norm, HalfInstance) else [norm]
