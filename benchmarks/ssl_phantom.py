@@ -4,12 +4,14 @@ Example: python benchmarks/ssl_phantom.py --jobs 2
          python benchmarks/ssl_phantom.py --only simclr --only default --seeds 0
 
 A scan is a flat 64x64 mm MR picture of a body in a random pose with two organs. Its class (one of four) is whether the
-first organ is large and whether a lesion lies between the two; neither body size nor pose nor scanner tells it. Three
-scanners differ in gain, coil, sharpness, contrast and noise; a fourth is only met in the test split. Everything takes the
-road of real data: NIfTI files and a table -> index -> prepare -> pretrain -> probe.
+first organ is large and whether there is a lesion; neither body size nor pose nor scanner tells it. Three scanners differ
+in gain, coil, sharpness, contrast and noise; a fourth is only met in the test split. What else differs from scan to scan is
+less than what views are altered by: a method learns whatever two views share, of which the class must be the most.
+Everything takes the road of real data: NIfTI files and a table -> index -> prepare -> pretrain -> probe.
 
 Per seed there are new patients and new weights. All methods have the same trunk, steps, batch and views, but for what
-their recipe in pipelines/methods says. All numbers are of patients whom nothing was learned from:
+their recipe in pipelines/methods says; "supervised" has twice the steps, since it sees one view of a scan where pretraining
+sees two. All numbers are of patients whom nothing was learned from:
 
 lin-64       balanced accuracy (chance .25) of a line through frozen features, learned from 64 labelled patients
 kNN          the same of the ten nearest labelled training patients' votes
