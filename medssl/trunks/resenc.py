@@ -9,6 +9,7 @@ Differs: pre-activation is not used and the norm is followed by a leaky ReLU thr
 # B batch, W width, *S space
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal, cast
 
 import torch
@@ -239,7 +240,7 @@ def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
 
 def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """What the layers make of seen voxels; all others are zero after each of them."""
-    for layer, after in zip(layers, (*layers[1:], None), strict=True):
+    for layer, after in itertools.zip_longest(layers, [*layers][1:]):
         if isinstance(layer, NORMS):
             x = _normed(layer, x, spread(seen, tuple(x.shape[2:])).to(x.dtype))
             continue
