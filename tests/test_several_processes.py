@@ -351,6 +351,10 @@ CLOSE = 1e-3
 """What a few steps of Adam make of the last bits of a logged number. Halves of a batch that did not know of each other would
 differ by a hundred times as much."""
 
+KINK = 0.02
+"""The same of the norm of the slopes: a voxel that its last bit puts on the other side of a leaky ReLU's kink was seen to
+change it by half a percent."""
+
 CLOSE_IN_HALF = 0.03
 """The same where the network computes with 8 bits, in which a sum of halves is off by one part in 256."""
 
@@ -391,10 +395,10 @@ def test_a_training_in_two_processes_is_the_training_in_one(balls, folder, ends,
         assert len(rows) == len(same)
         for a, b in zip(rows, same, strict=True):
             assert a.keys() == b.keys()
-            numbers = [key for key in a if not key.startswith(("knn_", "linear_"))]  # shares of a few scans: they jump
-            assert [float(a[key]) for key in numbers] == pytest.approx(
-                [float(b[key]) for key in numbers], rel=close, nan_ok=True
-            )
+            for key in a:
+                if not key.startswith(("knn_", "linear_")):  # shares of a few scans: they jump
+                    rel = max(close, KINK) if key == "gradient_norm" else close
+                    assert float(a[key]) == pytest.approx(float(b[key]), rel=rel, nan_ok=True), key
     assert sorted(p.name for p in folder.glob(f"{name}/pictures/*")) == sorted(p.name for p in alone.glob("pictures/*"))
     assert len([*folder.glob(f"{name}/tensorboard/*")]) == 1  # only one process writes
 
