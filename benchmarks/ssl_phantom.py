@@ -70,7 +70,9 @@ SHARED = "scans"
 
 SIDE, CLASSES, FEW = 64, 4, 64
 PATIENTS = {"train": 600, "val": 400, "test": 200}
-RANDOM, LABELS = "random init", "supervised, all labels"
+RANDOM = {"random init": "simclr", "random init, ViT": "mae", "random init, CSWin": "cswin"}
+"""Rows of weights as chance made them, and the recipe whose trunk each has."""
+LABELS = "supervised, all labels"
 TUNING = {"steps": "400", "batch": "16", "lr": "1e-3"}
 """Fine-tuning, the same for all; chosen for the network from scratch."""
 
@@ -235,12 +237,12 @@ def measure(name: str, seed: int, work: Path, changes: tuple[str, ...]) -> dict[
     """One row of one seed."""
     torch.set_num_threads(1)
     store = open_store(cohort(work / f"cohort-{seed}", seed))
-    base = "simclr" if name in (RANDOM, LABELS) else name
+    base = "simclr" if name == LABELS else RANDOM.get(name, name)
     recipe = read_recipe(RECIPES / f"{base}.yaml", [*changes, f"pretrain.seed={seed}"])
     run = Path(tempfile.mkdtemp(prefix=f"{base}-{seed}-", dir=work))
     try:
         few = make(Training, TUNING | {"seed": str(seed)}, "finetune")
-        if name == RANDOM:
+        if name in RANDOM:
             untrained(recipe, store, run / "trunk", seed)
             score = tuned(recipe, store, run / "tuned", start=None, few=FEW, settings=few)
             return asked(run / "trunk", store) | {"tuned-64": score, "CPU min": 0.0}
@@ -263,7 +265,7 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """The results as Markdown: the mean over seeds, and between how far apart they lie."""
     columns = list(next(iter(next(iter(results.values())).values())))
     lines = ["| method | seeds | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    first = [name for name in (RANDOM, LABELS) if name in results]
+    first = [name for name in (*RANDOM, LABELS) if name in results]
     for name in [*first, *sorted(set(results) - set(first))]:
         rows = list(results[name].values())
         cells = []
@@ -286,7 +288,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("ssl_phantom.json"), help="what is known, and is added to")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "medssl-ssl-phantom")
     told = parser.parse_args()
-    names = told.only or [RANDOM, LABELS, *sorted({path.stem for path in RECIPES.glob("*.yaml")} - {SHARED})]
+    names = told.only or [*RANDOM, LABELS, *sorted({path.stem for path in RECIPES.glob("*.yaml")} - {SHARED})]
     results = json.loads(told.results.read_text()) if told.results.exists() else {}
     todo = [(name, seed) for seed in told.seeds for name in names if str(seed) not in results.get(name, {})]
     for seed in told.seeds:
