@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
@@ -20,6 +22,31 @@ from medssl.errors import UserError
 
 T = TypeVar("T")
 Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Within:
+    """Numbers that a setting may have: `above` a number, `least` one, at `most` one."""
+
+    above: float = -math.inf
+    least: float = -math.inf
+    most: float = math.inf
+
+    def check(self, value: float, where: str) -> None:
+        """Nothing; raises UserError for a number outside."""
+        if not (self.above < value and self.least <= value <= self.most):
+            told = {"above": self.above, "at least": self.least, "at most": self.most}
+            law = " and ".join(f"{word} {limit:g}" for word, limit in told.items() if math.isfinite(limit))
+            raise UserError(f"{where}: {value} must be {law}")
+
+
+Positive = Annotated[float, Within(above=0)]
+Weight = Annotated[float, Within(least=0)]
+Share = Annotated[float, Within(least=0, most=1)]
+Count = Annotated[int, Within(least=1)]
+Whole = Annotated[int, Within(least=0)]
+Axis = Annotated[int, Within(least=0, most=2)]
+"""An axis of a volume."""
 
 SECTIONS = ("name", "prepare", "data", "views", "trunk", "method", "pretrain", "probe", "head", "finetune", "evaluate")
 """What a recipe may hold, in the order in which it is used."""
@@ -111,12 +138,17 @@ def signature(constructor: Callable[..., Any]) -> tuple[dict[str, inspect.Parame
     """The parameters of a constructor by name, and their types."""
     names = dict(inspect.signature(constructor).parameters)
     source: Any = constructor.__init__ if isinstance(constructor, type) else constructor  # type: ignore[misc]
-    return names, typing.get_type_hints(source)
+    return names, typing.get_type_hints(source, include_extras=True)
 
 
 def cast(value: Any, kind: Any, where: str) -> Any:
     """`value` (text, or lists and mappings of text) as the annotated type. Raises UserError when it cannot be."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        number = cast(value, arguments[0], where)
+        for law in arguments[1:]:
+            law.check(number, where)
+        return number
     if origin in (Union, types.UnionType):
         return _cast_optional(value, arguments, where)
     if origin is Literal:

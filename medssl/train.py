@@ -201,12 +201,12 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     views = build_views(recipe["views"])
     torch.manual_seed(settings.seed)
     trunk = build_trunk(recipe.get("trunk", {}), views.crops.size)
-    method = build_method(recipe["method"], trunk)
-    if method.views > views.count:
-        raise UserError(f"views.count: {views.count}, but method compares {method.views} views; set views.count")
-    rows = select(store, recipe.get("data", {}), split="train", channels=trunk.channels)
-    if start is not None:
+    if start is not None:  # before the method is built: its teacher begins as a copy of the trunk
         begin_with(trunk, recipe.get("trunk", {}), views.crops.size, Path(start))
+    method = build_method(recipe["method"], trunk)
+    rows = select(store, recipe.get("data", {}), split="train", channels=trunk.channels)
+    method.check(views, max(store.shape(volume_id)[2] for volume_id in rows["volume_id"]))
+    if start is not None:
         last = Path(start) / checkpoint.NAME
         if method.decoder is not None and last.exists() and checkpoint.weights(last, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))

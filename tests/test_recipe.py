@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from medssl.errors import UserError
-from medssl.recipe import make, read_recipe, read_yaml
+from medssl.recipe import Axis, Count, Positive, Share, make, read_recipe, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,26 @@ def test_words_that_yaml_likes_to_change_stay_words(tmp_path):
 def test_mistakes_name_the_thing_the_value_and_the_remedy(section, message):
     with pytest.raises(UserError, match=message):
         make(Oven, section, "oven")
+
+
+def knobs(*, heat: Positive = 1.0, share: Share = 0.5, turns: tuple[Count, ...] = (1,), axis: Axis = 0):
+    return heat, share, turns, axis
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"heat": "0"}, r"knobs\.heat: 0\.0 must be above 0"),
+        ({"heat": "nan"}, r"knobs\.heat: nan must be above 0"),
+        ({"share": "1.5"}, r"knobs\.share: 1\.5 must be at least 0 and at most 1"),
+        ({"turns": ["2", "0"]}, r"knobs\.turns: 0 must be at least 1"),
+        ({"axis": "3"}, r"knobs\.axis: 3 must be at least 0 and at most 2"),
+    ],
+)
+def test_numbers_outside_what_the_signature_allows_are_refused(section, message):
+    assert make(knobs, {"heat": "2", "share": "1", "turns": ["1", "4"], "axis": "2"}, "knobs") == (2, 1, (1, 4), 2)
+    with pytest.raises(UserError, match=message):
+        make(knobs, section, "knobs")
 
 
 def test_changes_from_the_command_line_are_applied_and_checked(tmp_path):

@@ -14,7 +14,8 @@ from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.recipe import read_recipe
 from medssl.runs import Log, read_log, read_run
-from medssl.train import Training, pretrain
+from medssl.store import open_store
+from medssl.train import Training, plan, pretrain
 
 
 def tensors(run):
@@ -85,6 +86,16 @@ def test_a_second_stage_goes_on_from_the_first_and_leaves_what_is_frozen(balls, 
     with pytest.raises(UserError, match="does not fit this recipe's"):
         other = read_recipe(balls / "recipe.yaml", ["trunk.widths=[4, 6]"])
         pretrain(other, balls / "store", tmp_path / "fourth", start=first)
+
+
+def test_the_teacher_of_a_second_stage_begins_as_its_trunk(balls, tmp_path):
+    first = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=1"]), balls / "store", tmp_path / "first")
+    recipe = read_recipe(balls / "recipe.yaml", ["method={teacher_half_life: 0.1, byol: {}}"])
+    model = plan(recipe, open_store(balls / "store"), first).model
+    begun = tensors(first)
+    for name, mine in model.trunk.named_parameters():
+        assert torch.equal(mine, begun[f"model.trunk.{name}"])
+        assert torch.equal(mine, model.teacher.twin.get_parameter(name))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(balls, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.methods.projector import projector
+from medssl.recipe import Count, Weight
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class BYOL(nn.Module):
     dense, views, taught = False, 2, "project"
     family, compares = "distilled", "views of a scan with the teacher's of its other views"
 
-    def __init__(self, trunk: Trunk, *, weight: float = 1.0, width: int = 128) -> None:
+    def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, width: Count = 128) -> None:
         super().__init__()
         self.weight = weight
         self.project, self.predict = projector(trunk.dim, width), projector(width, width)

@@ -20,6 +20,7 @@ from medssl.methods.pairs import Pairs, Rows, gathered_rows, rows_of
 from medssl.methods.projector import projector
 from medssl.methods.queue import Queue
 from medssl.methods.relations import info_nce, info_nce_between
+from medssl.recipe import Count, Positive, Weight, Whole
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -42,16 +43,16 @@ class Contrast(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        temperature: float = 0.2,
-        width: int = 128,
+        weight: Weight = 1.0,
+        temperature: Positive = 0.2,
+        width: Count = 128,
         same_scanner: bool = True,
         masked: bool = False,
         teacher: bool = False,
-        queue: int = 0,
-        hardest: int = 64,
-        mixed: int = 0,
-        mixed_with_query: int = 0,
+        queue: Whole = 0,
+        hardest: Count = 64,
+        mixed: Whole = 0,
+        mixed_with_query: Whole = 0,
         pairs: Pairs | None = None,
     ) -> None:
         super().__init__()
@@ -107,7 +108,8 @@ def mixed_negatives(
     and the query, nearer to the key; zero vectors for a query without any allowed key.
     """
     q, k = (functional.normalize(x.float(), dim=1) for x in (queries, keys))
-    near = (q @ k.T).masked_fill(~allowed, float("-inf")).topk(min(hardest, len(k)), dim=1).indices
+    with torch.autocast(q.device.type, enabled=False):  # bfloat16 cannot tell the hardest from the next
+        near = (q @ k.T).masked_fill(~allowed, float("-inf")).topk(min(hardest, len(k)), dim=1).indices
     count = allowed.sum(1).clamp(max=near.shape[1])[:, None]
 
     def some(number: int) -> torch.Tensor:

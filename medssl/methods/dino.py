@@ -16,6 +16,7 @@ from torch.nn import functional
 from medssl.methods.projector import Prototypes
 from medssl.methods.relations import same
 from medssl.processes import mean
+from medssl.recipe import Count, Positive, Weight
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ class DINO(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        prototypes: int = 256,
-        temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        koleo: float = 0.0,
+        weight: Weight = 1.0,
+        prototypes: Count = 256,
+        temperature: Positive = 0.1,
+        teacher_temperature: Positive = 0.04,
+        koleo: Weight = 0.0,
     ) -> None:
         super().__init__()
         self.weight, self.koleo = weight, koleo

@@ -17,6 +17,7 @@ from medssl.errors import UserError
 from medssl.methods.dino import CENTRE_MOMENTUM
 from medssl.methods.projector import Prototypes
 from medssl.processes import mean, rows_in_all
+from medssl.recipe import Count, Positive, Weight
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class IBOT(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        prototypes: int = 256,
-        temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
+        weight: Weight = 1.0,
+        prototypes: Count = 256,
+        temperature: Positive = 0.1,
+        teacher_temperature: Positive = 0.04,
         centred: Literal["place", "all"] = "place",
     ) -> None:
         super().__init__()

@@ -7,18 +7,20 @@ partitions: every view carries its voxel-to-mm matrix, so the same place is know
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from medssl.errors import UserError
 from medssl.methods.relations import info_nce, same
 from medssl.processes import own
+from medssl.recipe import Count, Positive, Weight, Within
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
-from medssl.views import Batch
+from medssl.views import Batch, Views
 from medssl.views.bend import bent, grid_of, unbent
 from medssl.views.masks import strangers
 
@@ -47,17 +49,30 @@ class LocalContrast(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        points: int = 128,
-        apart_mm: float = 6.0,
-        temperature: float = 0.1,
-        width: int = 32,
+        weight: Weight = 1.0,
+        points: Annotated[int, Within(least=2)] = 128,
+        apart_mm: Weight = 6.0,
+        temperature: Positive = 0.1,
+        width: Count = 32,
         across: bool = False,
     ) -> None:
         super().__init__()
         self.weight, self.points, self.apart_mm, self.temperature = weight, points, apart_mm, temperature
         self.across = across
         self.head = CONV[trunk.dims](Decoder(trunk).width, width, 1)
+
+    def check(self, views: Views, slices: int) -> None:
+        """Nothing; raises UserError for views that hardly ever share a place, or whose millimetres are of two volumes."""
+        if views.partner != "none":
+            raise UserError(
+                f"views.partner: {views.partner}, but local compares places in mm, which two volumes do not share; set it "
+                "to none"
+            )
+        if len(views.crops.size) == 2 and slices > 1 and views.crops.parts != 1:
+            raise UserError(
+                f"views.parts: {views.crops.parts}, but local compares places of flat views, and two of {slices} slices are "
+                "hardly ever the same; set it to 1, for both views to be of one slice"
+            )
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step; 0 for views that share fewer than two places."""

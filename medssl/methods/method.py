@@ -3,7 +3,7 @@
 # V views, B scans, C channels, *S space; R = V * B rows
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,9 +13,10 @@ from medssl.methods.rebuild import Rebuild
 from medssl.methods.teacher import Average
 from medssl.methods.weights import LearnedWeights
 from medssl.processes import fetched, gathered, own, rows_in_all
+from medssl.recipe import Weight
 from medssl.trunks import Features, Trunk
 from medssl.trunks.decoder import Decoder
-from medssl.views import Batch
+from medssl.views import Batch, Views
 from medssl.views.masks import Masking, spread, strangers
 
 RANDOM = Masking()
@@ -121,6 +122,14 @@ class Term(Protocol):
     def __call__(self, bank: Bank) -> torch.Tensor: ...
 
 
+@runtime_checkable
+class Particular(Protocol):
+    """A term that does not learn from all views."""
+
+    def check(self, views: Views, slices: int) -> None:
+        """Nothing; raises UserError for views that it learns nothing from."""
+
+
 class Method(nn.Module):
     """Named, weighted losses of a batch; they are only added up by the loop.
 
@@ -135,7 +144,7 @@ class Method(nn.Module):
         terms: dict[str, Term],
         *,
         masking: Masking = RANDOM,
-        teacher_half_life: float = 0.0,
+        teacher_half_life: Weight = 0.0,
         weighing: Literal["fixed", "learned"] = "fixed",
     ) -> None:
         super().__init__()
@@ -153,6 +162,14 @@ class Method(nn.Module):
         self.columns = tuple(
             sorted({c for term in terms.values() if (p := getattr(term, "pairs", None)) for c in p.columns()})
         )
+
+    def check(self, views: Views, slices: int) -> None:
+        """Nothing; raises UserError where a term could learn nothing from such views of volumes of so many slices."""
+        if self.views > views.count:
+            raise UserError(f"views.count: {views.count}, but method compares {self.views} views; set views.count")
+        for term in self.terms.values():
+            if isinstance(term, Particular):
+                term.check(views, slices)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One loss for each term, by its name."""

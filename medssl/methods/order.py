@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.methods.projector import projector
+from medssl.recipe import Axis, Weight
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Order(nn.Module):
     dense, views, taught = False, 3, ""
     family, compares = "predictive", "three views of a scan with their order along an axis"
 
-    def __init__(self, trunk: Trunk, *, weight: float = 1.0, along: int = 2, apart: float = 0.05) -> None:
+    def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, along: Axis = 2, apart: float = 0.05) -> None:
         super().__init__()
         self.weight, self.along, self.apart = weight, along, apart
         self.judge = projector(3 * trunk.dim, 1, hidden=trunk.dim)

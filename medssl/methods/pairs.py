@@ -88,7 +88,8 @@ def knn(count: int) -> Relation:
 
     def of(a: Rows, b: Rows) -> torch.Tensor:
         x, y = (functional.normalize(rows.features.detach().float(), dim=1) for rows in (a, b))
-        near = x @ y.T
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 makes neighbours of what is merely near
+            near = x @ y.T
         if a is b:
             near = near.clone().fill_diagonal_(-2.0)
         return _highest(near, count) | _highest(near.T, count).T

@@ -16,6 +16,7 @@ from torch import nn
 from medssl.errors import UserError
 from medssl.methods.projector import projector
 from medssl.methods.relations import pairwise_nce, same
+from medssl.recipe import Axis, Count, Positive, Weight, Whole
 from medssl.trunks import Trunk
 from medssl.views.crops import SAME_PLACE, part_of
 
@@ -38,14 +39,14 @@ class PositionContrast(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        parts: int = 0,
+        weight: Weight = 1.0,
+        parts: Whole = 0,
         near: float = 0.05,
         apart: float = 0.15,
-        along: int = 2,
+        along: Axis = 2,
         across: bool = True,
-        temperature: float = 0.1,
-        width: int = 128,
+        temperature: Positive = 0.1,
+        width: Count = 128,
     ) -> None:
         super().__init__()
         if not 0 < near <= apart < 1:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from medssl.recipe import Weight
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
@@ -36,7 +37,7 @@ class Rebuild(nn.Module):
     dense, views, taught = True, 1, ""
     family, compares = "masked", "hidden voxels with what they were"
 
-    def __init__(self, trunk: Trunk, *, weight: float = 1.0, whiten: bool = False) -> None:
+    def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, whiten: bool = False) -> None:
         super().__init__()
         self.weight, self.whiten, self.cell = weight, whiten, trunk.cell
         self.head = CONV[trunk.dims](Decoder(trunk).width, trunk.channels, 1)
@@ -76,4 +77,4 @@ def whitened(x: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
         return cells
 
     centred = x - mean(x)
-    return centred / (mean(centred.square()) * (values / (values - 1)) + TINY_VARIANCE).sqrt()
+    return centred / (mean(centred.square()) * (values / max(values - 1, 1)) + TINY_VARIANCE).sqrt()

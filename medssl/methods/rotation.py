@@ -19,10 +19,15 @@ from torch.nn import functional
 from medssl.errors import UserError
 from medssl.methods.projector import projector
 from medssl.processes import own, rows_in_all
+from medssl.recipe import Weight
 from medssl.trunks import Trunk
+from medssl.views import Views
 
 if TYPE_CHECKING:
     from medssl.methods.method import Bank
+
+UNTOLD = 45
+"""Degrees of a turn from which a quarter turn may be nearer than none."""
 
 Turn = tuple[tuple[int, ...], tuple[int, ...]]
 """The order in which axes are taken, and the axes that are then mirrored."""
@@ -39,12 +44,25 @@ class Rotation(nn.Module):
     dense, views, taught = False, 1, ""
     family, compares = "predictive", "a view with the turn it was given"
 
-    def __init__(self, trunk: Trunk, *, weight: float = 1.0, about: Literal["plane", "cube"] = "plane") -> None:
+    def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, about: Literal["plane", "cube"] = "plane") -> None:
         super().__init__()
         if about == "cube" and trunk.dims == 2:
             raise UserError("method.rotation.about: cube, but views.size is of two axes; use plane")
         self.weight, self.turns = weight, turns_of(trunk.dims, about)
         self.judge = projector(trunk.dim, len(self.turns))
+
+    def check(self, views: Views, slices: int) -> None:
+        """Nothing; raises UserError for views that are turned or mirrored before they are asked about."""
+        if views.crops.turn >= UNTOLD:
+            raise UserError(
+                f"views.turn: {views.crops.turn:g}, but rotation asks for quarter turns, which {UNTOLD} degrees "
+                "and more hide; set it to less, e.g. 10"
+            )
+        if len(views.crops.flips) > 1:
+            raise UserError(
+                f"views.flips: {list(views.crops.flips)}, but a view mirrored twice is a turned one, which "
+                "rotation asks about; leave one axis at most"
+            )
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""

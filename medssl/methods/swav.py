@@ -15,6 +15,7 @@ from torch import nn
 
 from medssl.methods.projector import Prototypes
 from medssl.methods.queue import Queue
+from medssl.recipe import Count, Positive, Weight, Whole
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class SwAV(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        prototypes: int = 64,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
-        queue: int = 256,
-        frozen: int = 0,
+        weight: Weight = 1.0,
+        prototypes: Count = 64,
+        temperature: Positive = 0.1,
+        epsilon: Positive = 0.05,
+        iterations: Count = 3,
+        queue: Whole = 256,
+        frozen: Whole = 0,
     ) -> None:
         super().__init__()
         self.weight, self.temperature, self.epsilon, self.iterations = weight, temperature, epsilon, iterations

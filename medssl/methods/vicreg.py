@@ -14,6 +14,7 @@ from torch import nn
 
 from medssl.errors import UserError
 from medssl.methods.projector import projector
+from medssl.recipe import Count, Weight
 from medssl.trunks import Trunk
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class VICReg(nn.Module):
         self,
         trunk: Trunk,
         *,
-        weight: float = 1.0,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
-        width: int = 128,
+        weight: Weight = 1.0,
+        invariance: Weight = 25.0,
+        variance: Weight = 25.0,
+        covariance: Weight = 1.0,
+        width: Count = 128,
     ) -> None:
         super().__init__()
         self.weight, self.parts = weight, (invariance, variance, covariance)
@@ -67,5 +68,6 @@ def vicreg(
 def _correlated(x: torch.Tensor) -> torch.Tensor:
     """The squares of the covariances between directions, summed, for each direction."""
     centred = x - x.mean(0)
-    matrix = centred.T @ centred / (len(x) - 1)
+    with torch.autocast(x.device.type, enabled=False):  # two sums are subtracted, of which bfloat16 keeps three digits
+        matrix = centred.T @ centred / (len(x) - 1)
     return (matrix.square().sum() - matrix.diagonal().square().sum()) / x.shape[1]

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medssl.recipe import Weight
 from medssl.trunks import Trunk
 from medssl.trunks.decoder import Decoder
 from medssl.trunks.resenc import CONV
@@ -35,7 +36,7 @@ class Which(nn.Module):
     dense, views, taught = True, 1, ""
     family, compares = "masked", "a hidden cell's code with its voxels attracts; other hidden cells of the view repel"
 
-    def __init__(self, trunk: Trunk, *, weight: float = 1.0) -> None:
+    def __init__(self, trunk: Trunk, *, weight: Weight = 1.0) -> None:
         super().__init__()
         self.weight, self.cell = weight, trunk.cell
         self.head = CONV[trunk.dims](Decoder(trunk).width, trunk.channels, 1)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
+from medssl.recipe import Count
 from medssl.trunks.features import Features
 from medssl.trunks.resenc import CONV, SAFE_BFLOAT16_EXTENT
 from medssl.views.masks import spread
@@ -50,14 +51,16 @@ class CSWin(nn.Module):
         self,
         *,
         size: tuple[int, ...],
-        channels: int = 1,
-        widths: tuple[int, ...] = (48, 96, 192, 384),
-        depths: tuple[int, ...] = (1, 2, 4, 1),
-        strides: tuple[tuple[int, ...], ...] = (),
+        channels: Count = 1,
+        widths: tuple[Count, ...] = (48, 96, 192, 384),
+        depths: tuple[Count, ...] = (1, 2, 4, 1),
+        strides: tuple[tuple[Count, ...], ...] = (),
         stripes: tuple[tuple[int, ...], ...] = (),
         shape: Shape = "slab",
     ) -> None:
         super().__init__()
+        if not widths:
+            raise UserError("trunk.widths: empty; give the channels of each level, e.g. [32, 64, 128]")
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
         steps = strides or tuple((2 if level else STEM,) * self.dims for level in range(len(widths)))
         wide = stripes or tuple((2**level,) * self.dims for level in range(len(widths) - 1))

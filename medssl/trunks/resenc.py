@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from medssl.errors import UserError
+from medssl.recipe import Count, Whole
 from medssl.trunks.features import Features
 from medssl.trunks.seen_norm import norm_of_seen
 from medssl.views.masks import spread
@@ -65,17 +66,19 @@ class ResEnc(nn.Module):
         self,
         *,
         size: tuple[int, ...],
-        channels: int = 1,
-        widths: tuple[int, ...] = (16, 32, 64, 128),
-        strides: tuple[tuple[int, ...], ...] = (),
-        blocks: int = 1,
+        channels: Count = 1,
+        widths: tuple[Count, ...] = (16, 32, 64, 128),
+        strides: tuple[tuple[Count, ...], ...] = (),
+        blocks: Whole = 1,
         hide: Literal["token", "sparse"] = "token",
         norms: tuple[Norm, ...] = (),
-        kernels: tuple[tuple[int, ...], ...] = (),
-        depths: tuple[int, ...] = (),
+        kernels: tuple[tuple[Count, ...], ...] = (),
+        depths: tuple[Count, ...] = (),
         stem: bool = False,
     ) -> None:
         super().__init__()
+        if not widths:
+            raise UserError("trunk.widths: empty; give the channels of each level, e.g. [32, 64, 128]")
         self.dims, self.channels, self.widths, self.dim = len(size), channels, widths, widths[-1]
         steps = strides or tuple((1 if level == 0 else 2,) * self.dims for level in range(len(widths)))
         if len(steps) != len(widths) or any(len(step) != self.dims for step in steps):

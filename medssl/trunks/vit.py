@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
+from medssl.recipe import Count, Positive, Whole
 from medssl.trunks.features import Features
 from medssl.trunks.resenc import CONV
 
@@ -39,14 +40,14 @@ class ViT(nn.Module):
         self,
         *,
         size: tuple[int, ...],
-        channels: int = 1,
-        patch: tuple[int, ...] = (8, 8, 8),
-        width: int = 192,
-        depth: int = 6,
-        heads: int = 6,
+        channels: Count = 1,
+        patch: tuple[Count, ...] = (8, 8, 8),
+        width: Count = 192,
+        depth: Count = 6,
+        heads: Count = 6,
         hide: Literal["drop", "token"] = "drop",
-        registers: int = 0,
-        eps: float = 1e-5,
+        registers: Whole = 0,
+        eps: Positive = 1e-5,
     ) -> None:
         super().__init__()
         if len(patch) != len(size) or any(n % p for n, p in zip(size, patch, strict=True)):

@@ -62,15 +62,24 @@ class Crops:
             raise UserError(f"views.flips: {self.flips} names an axis that a {len(self.size)}D view lacks; use 0..")
         if not 0 <= self.p <= 1:
             raise UserError(f"views.p: {self.p} is not a probability from 0 to 1")
+        if self.mm and min(self.mm) <= 0:
+            raise UserError(f"views.mm: {self.mm} is not a box of positive millimetres")
+        if not 0 <= self.zoom < 1:
+            raise UserError(f"views.zoom: {self.zoom} is no relative change of scale from 0 to below 1")
         if not 0 <= self.overlap < 1:
             raise UserError(f"views.overlap: {self.overlap} is not a share from 0 to below 1")
-        for name in ("apart_mm", "bend_mm"):
+        for name in ("turn", "shift", "parts", "apart_mm", "bend_mm"):
             if getattr(self, name) < 0:
                 raise UserError(f"views.{name}: {getattr(self, name)} is negative; give 0 (off) or more")
         if self.apart_mm and (self.parts or self.overlap):
             raise UserError("views.apart_mm: slabs have their places by it; leave out views.parts and views.overlap")
         if self.along not in (0, 1, 2):
             raise UserError(f"views.along: {self.along} is no axis of a volume; use 0, 1 or 2")
+        if self.parts and self.grid[self.along] > 1:
+            raise UserError(
+                f"views.parts: {self.parts}, but views are {self.grid[self.along]} voxels wide along views.along, and would "
+                "stick out of their parts; set views.parts to 0, or views.size to two axes"
+            )
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -79,7 +88,7 @@ class Crops:
 
     def centred(self, shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
         """Matrix (4, 4) from view voxel to volume voxel for the unaltered view of the volume's middle."""
-        return _about((np.array(shape) - 1) / 2, np.eye(3), self._step(affine), self.grid)
+        return _about(self._on_slice((np.array(shape) - 1) / 2, shape), np.eye(3), self._step(affine), self.grid)
 
     def draw_views(
         self, shape: tuple[int, int, int], affine: np.ndarray, rngs: Sequence[np.random.Generator]
@@ -172,7 +181,13 @@ class Crops:
         centre = (low + high) / 2 + where * (high - low) / 2
         if near is None and np.array_equal(step, np.ones(3)) and np.array_equal(turn, np.eye(3)):
             centre = np.round(centre - half) + half  # the volume's own voxels: nothing is blurred, and it costs a third
-        return _about(centre, linear, step, self.grid)
+        return _about(self._on_slice(centre, shape), linear, step, self.grid)
+
+    def _on_slice(self, centre: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """The middle of a view; of a flat one on a slice of the volume, which between two would be a mean of both."""
+        if len(self.size) == 2:
+            centre[2] = np.clip(np.floor(centre[2] + 0.5), 0, shape[2] - 1)
+        return centre
 
     def _happens(self, rng: np.random.Generator) -> bool:
         return self.p == 1 or rng.random() < self.p

@@ -51,7 +51,9 @@ class Intensity:
         for name in ("p", "invert"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"views.intensity.{name}: {getattr(self, name)} is no probability; give 0 to 1")
-        for name in ("level_hu", "rician", "looks", "exposure", "blur"):
+        for name in (
+            "gain", "offset", "gamma", "noise", "bias", "speckle", "level_hu", "rician", "looks", "exposure", "blur"
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise UserError(f"views.intensity.{name}: {getattr(self, name)} is negative; give 0 (off) or more")
         if not 0 <= self.width < 1:

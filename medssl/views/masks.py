@@ -15,16 +15,21 @@ from medssl.processes import own, rows_in_all
 FLAT = 1e-3
 """Standard deviation below which a cell of a prepared volume holds nothing but air."""
 
+NOISE, DARK = 9.0, 0.1
+"""Air that was given noise: cells of up to so many times the least variance of a view, and as dark as the darkest of these,
+up to this share of how far the means of its cells lie apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
     """The law by which cells are hidden: a share of `ratio`, the same number in every row.
 
     `kind` "random": each cell by itself; "block": cubes of `extent` cells; "cluster": connected patches about `extent`
-    cells wide; "plane": whole slabs of `extent` cells across `axis`. With `tissue`, cells of air are hidden last: there
-    is nothing to learn from rebuilding air. `seen` says how the number of cells left is made whole: "rounded" (SparK)
-    or "floor" (MAE), at least one. `fill` says what the trunk sees in their place: "token", its own sign for hidden, or
-    "another", the same cells of another patient's scan (Atito et al., 2021, arXiv:2104.03602, SiT), and is not told which.
+    cells wide; "plane": whole slabs of `extent` cells across `axis`. The last cube or slab may be hidden in part, so that
+    all rows hide equally many. With `tissue`, cells of air are hidden last: there is nothing to learn from rebuilding air.
+    `seen` says how the number of cells left is made whole: "rounded" (SparK) or "floor" (MAE), at least one. `fill` says
+    what the trunk sees in their place: "token", its own sign for hidden, or "another", the same cells of another patient's
+    scan (Atito et al., 2021, arXiv:2104.03602, SiT), and is not told which.
     """
 
     ratio: float = 0.6
@@ -54,6 +59,11 @@ class Masking:
         The rows are of so many `scans`, views first; None: of as many as there are rows.
         """
         rows, grid = rows_in_all(len(x_RCS)), tuple(n // c for n, c in zip(x_RCS.shape[2:], cell, strict=True))
+        if math.prod(grid) < 2:
+            raise UserError(
+                f"views.size: {tuple(x_RCS.shape[2:])} is one cell of {cell} voxels, of which none can be hidden and seen; "
+                "enlarge views.size, or take a trunk with smaller strides or patches"
+            )
         # Each cell has a score; those with the highest ones are hidden. Neighbours that share scores go together.
         score = self._score(rows, grid)
         score = own(score + 1e-6 * torch.rand(rows, *grid), scans or len(x_RCS))
@@ -98,11 +108,17 @@ def strangers(patient: torch.Tensor) -> torch.Tensor:
 
 
 def _has_tissue(x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
-    """Whether the voxels of a cell differ from each other (R, *grid)."""
-    mean = functional.avg_pool2d if len(cell) == 2 else functional.avg_pool3d
-    x = x_RCS.float()
-    variance = mean(x.square(), cell) - mean(x, cell).square()
-    return (variance > FLAT**2).any(1)
+    """Whether a cell (R, *grid) holds more than the darkest quiet ones of its view, in any channel."""
+    pooled = functional.avg_pool2d if len(cell) == 2 else functional.avg_pool3d
+    axes = tuple(range(2, x_RCS.ndim))
+    x = x_RCS.float() - x_RCS.float().amin(axes, keepdim=True)  # squares of air are small then, and round little
+    mean = pooled(x, cell)
+    variance = (pooled(x.square(), cell) - mean.square()).clamp(min=0)
+    quiet = variance <= (NOISE * variance.amin(axes, keepdim=True)).clamp(min=FLAT**2)
+    darkest = torch.where(quiet, mean, torch.inf).amin(axes, keepdim=True)
+    reach = mean.amax(axes, keepdim=True) - mean.amin(axes, keepdim=True)
+    return (~quiet | (mean > darkest + DARK * reach)).any(1)
+
 
 
 def spread(mask: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

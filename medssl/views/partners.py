@@ -15,14 +15,15 @@ OTHER = {"L": "R", "R": "L"}
 
 
 def partners(rows: pd.DataFrame, kind: Kind) -> list[np.ndarray]:
-    """For each row the numbers of its partners, empty where it has none: of the same patient, modality and role, and with
-    "visit" of another study and the same side, with "eye" of the other side.
+    """For each row the numbers of its partners, empty where it has none: of the same patient, modality, role and scanner,
+    which a batch tells once for all views of a scan, and with "visit" of another study and the same side, with "eye" of the
+    other side.
 
     Raises UserError when no row has a partner.
     """
     if kind == "none":
         return [np.empty(0, dtype=int)] * len(rows)
-    alike = [name for name in ("patient_pid", "modality", "role") if name in rows]
+    alike = [name for name in ("patient_pid", "modality", "role", "scanner") if name in rows]
     members = rows.reset_index(drop=True).groupby(alike, dropna=False, sort=False).indices
     found = [np.empty(0, dtype=int)] * len(rows)
     side, study = rows["laterality"].tolist(), rows["study_pid"].tolist()
@@ -35,8 +36,8 @@ def partners(rows: pd.DataFrame, kind: Kind) -> list[np.ndarray]:
             found[row] = np.array(mates, dtype=int)
     if not any(map(len, found)):
         raise UserError(
-            f"views.partner: {kind}, but no patient has two {'visits' if kind == 'visit' else 'eyes of known side'} among "
-            f"{len(rows)} volumes; set it to none"
+            f"views.partner: {kind}, but no patient has two {'visits' if kind == 'visit' else 'eyes of known side'} on one "
+            f"scanner among {len(rows)} volumes; set it to none"
         )
     return found
 

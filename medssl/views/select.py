@@ -79,12 +79,15 @@ def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: 
     settings = dict(section)
     intensity, small = settings.pop("intensity", None), dict(settings.pop("small", {}))
     partner = cast(settings.pop("partner", "none"), Kind, "views.partner")
-    given, many = int(settings.pop("count", 2)), int(small.pop("count", 4)) if small else 0
+    given = _count(settings.pop("count", "2"), "views.count")
+    many = _count(small.pop("count", "4"), "views.small.count") if small else 0
     crops = make(Crops, settings, "views")
     within = make(Crops, small, "views.small") if small else None
     if within and len(within.size) != len(crops.size):
         raise UserError(f"views.small.size: {within.size} has not as many axes as views.size {crops.size}")
     change = make(Intensity, intensity, "views.intensity") if intensity is not None else None
+    if change and change.thick and len(crops.size) == 2:
+        raise UserError(f"views.intensity.thick: {change.thick}, but flat views have no slices across; leave it out")
     return Views(
         crops=crops,
         count=count or given,
@@ -94,3 +97,10 @@ def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: 
         alter=alter,
         partner="none" if count else partner,
     )
+
+
+def _count(value: Any, where: str) -> int:
+    count = cast(value, int, where)
+    if count < 1:
+        raise UserError(f"{where}: {count} is not a positive whole number")
+    return int(count)

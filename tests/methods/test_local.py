@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from medssl.errors import UserError
 from medssl.methods.local import LocalContrast
 from medssl.trunks import build_trunk
 from medssl.views import Batch
+from medssl.views.select import build_views
 
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 TRUNK = {"widths": ["8", "16"]}
@@ -92,3 +94,14 @@ def test_a_view_elsewhere_in_its_volume_shares_no_place():
     loss.backward()
     assert loss.item() == 0
     assert maps.grad.abs().sum() == 0
+
+
+def test_views_of_which_two_share_no_place_are_refused():
+    term, flat = term_for((16, 16)), {"size": ["16", "16"]}
+    term.check(build_views(flat), 1)
+    term.check(build_views({**flat, "parts": "1"}), 40)
+    term_for((16, 8, 16)).check(build_views({"size": ["16", "8", "16"]}), 40)
+    with pytest.raises(UserError, match=r"views\.parts: 0, .* two of 40 slices .* set it to 1"):
+        term.check(build_views(flat), 40)
+    with pytest.raises(UserError, match=r"views\.partner: eye, .* set it to none"):
+        term.check(build_views({**flat, "partner": "eye"}), 1)

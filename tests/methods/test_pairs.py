@@ -11,6 +11,7 @@ from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.methods.pairs import Pairs, Relation, Rows, closure, knn, near_mm, rows_of, same
 from medssl.methods.relations import info_nce
+from medssl.methods.vicreg import vicreg
 from medssl.recipe import make, read_recipe
 from medssl.train import pretrain
 from medssl.trunks import build_trunk
@@ -243,3 +244,14 @@ def test_a_recipe_trains_by_what_the_store_tells(balls, tmp_path):
     recipe["method"]["contrast"]["pairs"]["positive"] = [["same rase"]]
     with pytest.raises(UserError, match="did you mean 'race'"):
         pretrain(recipe, balls / "store", tmp_path / "other")
+
+
+def test_neighbours_and_covariances_are_those_of_full_precision_under_autocast():
+    """Features that are much alike, as those of a norm by group are: bfloat16 cannot tell who is nearest."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 32) + 0.1 * torch.randn(64, 32)
+    rows = Rows(facts={"scan": torch.arange(64)}, features=x)
+    plain, covariance = knn(2)(rows, rows), vicreg(x, x, 0, 0, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(knn(2)(rows, rows), plain)
+        assert torch.allclose(vicreg(x, x, 0, 0, 1), covariance, rtol=1e-5)

@@ -12,6 +12,7 @@ from medssl.methods.method import Bank
 from medssl.methods.rotation import turned, turns_of
 from medssl.trunks import build_trunk
 from medssl.views import Batch
+from medssl.views.select import build_views
 
 PLANES = [(1, 2), (2, 3), (1, 3)]
 """Pairs of axes of a view (C, I, J, K)."""
@@ -107,3 +108,12 @@ def test_what_cannot_be_turned_says_why():
     method = rotation((8, 16))
     with pytest.raises(UserError, match=r"views\.size: \(8, 16\)"):
         method(seen(16, 0, up=False, size=(8, 16)))
+
+
+def test_views_that_hide_a_turn_are_refused():
+    method = rotation((8, 8))
+    method.check(build_views({"size": ["8", "8"], "turn": "10", "flips": ["0"]}), 1)
+    with pytest.raises(UserError, match=r"views\.turn: 180, .* e\.g\. 10"):
+        method.check(build_views({"size": ["8", "8"], "turn": "180"}), 1)
+    with pytest.raises(UserError, match=r"views\.flips: \[0, 1\]"):
+        method.check(build_views({"size": ["8", "8"], "flips": ["0", "1"]}), 1)

@@ -123,7 +123,7 @@ def test_anisotropic_strides_leave_the_thick_axis_alone():
         ({"name": "resenc", "widths": ["8"], "kernels": [["3", "2"]]}, (16, 16), "trunk.kernels.*2 odd numbers"),
         ({"name": "resenc", "widths": ["8"], "kernels": [["3", "3", "3"]]}, (16, 16), "trunk.kernels"),
         ({"name": "resenc", "depths": ["1", "2"]}, (16, 16), "trunk.depths.*4 levels"),
-        ({"name": "resenc", "widths": ["8"], "depths": ["0"]}, (16, 16), "trunk.depths.*1 or more"),
+        ({"name": "resenc", "widths": ["8"], "depths": ["0"]}, (16, 16), "trunk.depths: 0 must be at least 1"),
         ({"name": "vit", "patch": ["5", "5"]}, (16, 16), "does not tile"),
         ({"name": "vit", "patch": ["4", "4"], "width": "25"}, (16, 16), "does not divide"),
     ],

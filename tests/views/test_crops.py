@@ -44,6 +44,19 @@ def test_2d_views_lie_in_the_only_slice():
     assert np.allclose(corners[:, 2], 0)
 
 
+@pytest.mark.parametrize("laws", [{}, {"overlap": 0.5}, {"inside": True}, {"parts": 1}, {"apart_mm": 4.0}], ids=str)
+@pytest.mark.parametrize("slices", [1, 12, 13])
+def test_2d_views_lie_on_a_slice_and_on_any_of_them(slices, laws):
+    crops, shape = Crops(size=(8, 8), turn=30, **laws), (20, 20, slices)
+    drawn = [crops.draw_views(shape, np.eye(4), [np.random.default_rng((n, v)) for v in (0, 1)]) for n in range(200)]
+    middles = np.array([[crops.middle(place)[2] for place in places] for places in drawn])
+    assert np.abs(middles - middles.round()).max() < 1e-9
+    assert {round(n) for n in middles.flat} == set(range(slices))
+    assert crops.middle(crops.centred(shape, np.eye(4)))[2] == slices // 2
+    if laws == {"parts": 1}:
+        assert (middles[:, 0] == middles[:, 1]).all()
+
+
 def test_crops_in_mm_cover_those_mm():
     crops = Crops(size=(10, 10, 5), mm=(30, 30, 20), turn=0, zoom=0)
     affine = np.diag([1.5, 1.5, 2.0, 1.0])
@@ -111,8 +124,12 @@ def test_masks_are_not_mixed(rng):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": (8,)}, {"size": (8, 8), "mm": (1.0,)}, {"size": (8, 8), "flips": (2,)}, {"size": (8, 8), "p": 1.5}],
-)
+    [
+        {"size": (8,)}, {"size": (8, 8), "mm": (1.0,)}, {"size": (8, 8), "flips": (2,)}, {"size": (8, 8), "p": 1.5},
+        {"size": (8, 8), "mm": (-8.0, 8.0)}, {"size": (8, 8), "zoom": 1.5}, {"size": (8, 8), "turn": -1.0},
+        {"size": (8, 8), "parts": -2}, {"size": (8, 8, 8), "parts": 2}, {"size": (8, 8), "parts": 2, "along": 1},
+    ],
+)  # fmt: skip
 def test_impossible_crops_are_refused(wrong):
     with pytest.raises(UserError, match=r"views\."):
         Crops(**wrong)

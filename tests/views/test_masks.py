@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from medssl.errors import UserError
+from medssl.views.intensity import BY_MODALITY
 from medssl.views.masks import Masking, spread, strangers
 
 KINDS = ["random", "block", "cluster", "plane"]
@@ -64,6 +66,35 @@ def test_air_is_hidden_last():
     assert not few[:, 4:].any() and few[:, :4].sum(dim=(1, 2)).eq(16).all()
     many = Masking(ratio=0.75, tissue=True).draw(x, (2, 2))
     assert many[:, :4].all() and many[:, 4:].sum(dim=(1, 2)).eq(16).all()
+
+
+@pytest.mark.parametrize("modality", sorted(BY_MODALITY))
+@pytest.mark.parametrize("size", [(64, 64), (32, 32, 16)], ids=["2D", "3D"])
+def test_air_is_hidden_last_whatever_scanners_do_to_it(size, modality, rng):
+    """A quarter of the cells is a textured organ, the others are air, before a modality's own changes."""
+    views = []
+    for number in range(8):
+        x = torch.full((1, *size), -1.0 if modality == "CT" else 0.0)
+        part = (slice(None), slice(0, size[0] // 2), slice(0, size[1] // 2))
+        x[part] = 1 + 0.3 * noise(1, tuple(x[part].shape[1:]))[0]
+        views.append(BY_MODALITY[modality].apply(x, np.random.default_rng(number)))
+    torch.manual_seed(0)
+    hidden = Masking(ratio=0.2, tissue=True).draw(torch.stack(views), (8,) * len(size))
+    organ = torch.zeros_like(hidden)
+    organ[:, : hidden.shape[1] // 2, : hidden.shape[2] // 2] = True
+    assert (hidden & ~organ).sum() <= 0.02 * hidden.sum()
+
+
+def test_where_all_is_tissue_any_of_it_is_hidden():
+    torch.manual_seed(0)
+    x = 5 + noise(400, (16, 16))
+    hidden = Masking(ratio=0.5, tissue=True).draw(x, (4, 4)).float().mean(0)
+    assert hidden.min() > 0.3 and hidden.max() < 0.7
+
+
+def test_a_view_of_one_cell_is_refused():
+    with pytest.raises(UserError, match=r"views\.size: \(8, 8\) is one cell of \(8, 8\) voxels"):
+        Masking().draw(noise(2, (8, 8)), (8, 8))
 
 
 @pytest.mark.parametrize("wrong", [{"ratio": 0.0}, {"ratio": 1.0}, {"extent": 0}])

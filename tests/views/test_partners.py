@@ -65,6 +65,12 @@ def test_partners_are_other_looks_at_the_same_patient():
         partners(ROWS[3:], "eye")
 
 
+def test_partners_are_of_one_scanner_as_a_batch_tells_but_one():
+    assert [len(mates) for mates in partners(ROWS.assign(scanner=list("ssttttt")), "eye")] == [1, 1, 0, 0, 0, 0, 0]
+    with pytest.raises(UserError, match="two visits on one scanner"):
+        partners(ROWS.assign(scanner=list("sstttts")), "visit")
+
+
 def slow_partners(rows, kind):
     found = []
     for _, a in rows.iterrows():

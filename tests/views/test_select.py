@@ -9,7 +9,7 @@ from medssl.recipe import read_recipe
 from medssl.store import open_store
 from medssl.train import pretrain
 from medssl.views.geometry import sample
-from medssl.views.select import select
+from medssl.views.select import build_views, select
 
 
 def test_beyond_the_volume_each_channel_has_its_own_lowest_value():
@@ -36,3 +36,18 @@ def test_volumes_of_mixed_channels_are_refused(balls):
     ]
     with pytest.raises(UserError, match="have 1 and 3"):
         select(store, {}, split="train", channels=1)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"count": "two"}, r"views\.count: cannot read 'two' as int"),
+        ({"count": "0"}, r"views\.count: 0 is not a positive"),
+        ({"small": {"size": ["4", "4"], "count": "x"}}, r"views\.small\.count: cannot read 'x'"),
+        ({"intensity": {"thick": "3"}}, r"views\.intensity\.thick: 3.0, but flat views have no slices"),
+        ({"intensity": {"noise": "-1"}}, r"views\.intensity\.noise: -1.0 is negative"),
+    ],
+)
+def test_views_that_mean_nothing_are_refused(section, message):
+    with pytest.raises(UserError, match=message):
+        build_views({"size": ["8", "8"], **section})
