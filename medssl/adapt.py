@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -13,7 +15,7 @@ from medssl.heads import Classify, Segment, build_head
 from medssl.place import join
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import open_run
+from medssl.runs import occupied, open_run
 from medssl.store import Store, open_store
 from medssl.train import Plan, Training, fit
 from medssl.trunks import Trunk, build_trunk
@@ -71,11 +73,16 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
             f"label {target!r}: all {len(rows)} training volumes have the value {rows[target].iloc[0]:g}; a classifier "
             "needs both classes: raise data.labelled or check the labels table"
         )
+    if target != "mask" and (odd := sorted(set(rows[target]) - {0.0, 1.0})):
+        raise UserError(f"label {target!r}: {odd[0]:g} is not 0 or 1; make a 0/1 label of it in the data card")
+    if isinstance(model.head, Segment):
+        _check_structures(rows, model.head.structures)
     facts = {
         "kind": "finetune",
         "start": origin_of(None if start is None else Path(start)),
         "volumes": len(rows),
         "patients": rows["patient_pid"].nunique(),
+        "labels": _told(rows, target),
     }
     if start is not None:
         load_trunk(model, recipe, Path(start))
@@ -102,14 +109,37 @@ def finetune(
     """
     run, store_ = Path(run), open_store(store)
     model, steps, settings, facts = plan(recipe, store_, start)
-    open_run(run, recipe, store_, facts)
-    fit(model, steps, settings, run, progress)
+    with occupied(run):
+        open_run(run, recipe, store_, facts)
+        fit(model, steps, settings, run, progress)
     return run
+
+
+def _told(rows: pd.DataFrame, target: str) -> str:
+    """What identifies the labels that are learned from; label maps are part of what identifies the store."""
+    told = (
+        ""
+        if target == "mask"
+        else "\n".join(f"{n} {v:g}" for n, v in zip(rows["volume_id"], rows[target], strict=True))
+    )
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _check_structures(rows: pd.DataFrame, structures: tuple[str, ...]) -> None:
+    """Nothing; raises UserError where a label map has a structure without a name."""
+    for volume_id, numbers in zip(rows["volume_id"], rows["mask_labels"], strict=True):
+        if max(numbers, default=0) > len(structures):
+            raise UserError(
+                f"head.structures: {list(structures)} names {len(structures)}, but the label map of {volume_id} holds "
+                f"{max(numbers)}; name them all, in the order of their numbers"
+            )
 
 
 def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
     """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one."""
     begin_with(model.trunk, recipe.get("trunk", {}), build_views(recipe["views"]).crops.size, start)
     last = start / checkpoint.NAME
-    if isinstance(model.head, Segment) and last.exists() and checkpoint.weights(last, "decoder."):
-        checkpoint.fill(model.head.decoder, "decoder.", start)
+    if isinstance(model.head, Segment) and last.exists():
+        for place in ("decoder.", "head.decoder."):  # of a pretraining, of a segmentation
+            if checkpoint.weights(last, place):
+                checkpoint.fill(model.head.decoder, place, start)

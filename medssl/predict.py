@@ -25,10 +25,12 @@ from medssl.store import Store, open_store
 from medssl.train import Training
 from medssl.views import Crops
 from medssl.views.geometry import sample
-from medssl.views.select import build_views, select
+from medssl.views.select import Selection, build_views, matching, select
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
 """Columns copied from the manifest, so that the table can be stratified without it."""
+
+SPLITS = ("train", "val", "test")
 
 OVERLAP = 0.5
 """Fraction by which neighbouring windows of a segmentation overlap."""
@@ -90,14 +92,14 @@ def load_model(run: Path, record: dict[str, Any]) -> Supervised:
 
 
 def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Supervised) -> pd.DataFrame:
-    found, target, channels = [], model.head.target, model.trunk.channels
+    section, target, channels = recipe.get("data", {}), model.head.target, model.trunk.channels
+    known = {*SPLITS, *store.volumes["split"]}
     for split in splits:
-        try:
-            found.append(select(store, recipe.get("data", {}), split=split, target=target, channels=channels))
-        except UserError as error:
-            reason = error
-    if not found:
-        raise reason
+        if split not in known:
+            raise UserError(f"split {split!r}: there is none of that name; there are: {', '.join(sorted(known))}")
+    choice = make(Selection, section, "data")
+    filled = [split for split in splits if not matching(store, choice, split, target).empty] or list(splits)[:1]
+    found = [select(store, section, split=split, target=target, channels=channels) for split in filled]
     return pd.concat(found, ignore_index=True)
 
 

@@ -115,12 +115,18 @@ def make(constructor: Callable[..., T], section: Mapping[str, Any], where: str, 
     return constructor(**given, **typed(constructor, section, where, tuple(given)))
 
 
+def section_of(value: Any, where: str) -> Section:
+    """A copy of a section. Raises UserError where something else stands in its place."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: {value!r} is not a section; write it as {where}: {{key: value}}")
+    return dict(value)
+
+
 def typed(
     constructor: Callable[..., Any], section: Mapping[str, Any], where: str, given: typing.Sequence[str] = ()
 ) -> Section:
     """`section` with each value cast by the annotation of the parameter it names."""
-    if not isinstance(section, Mapping):
-        raise UserError(f"{where}: {section!r} is not a section; write it as {where}: {{key: value}}")
+    section = section_of(section, where)
     names, hints = signature(constructor)
     values = {}
     for key, value in section.items():

@@ -14,11 +14,14 @@ import csv
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from medssl.atomic import replacing, write_json
+from medssl.atomic import replacing, sweep, write_json
 from medssl.errors import UserError
+from medssl.lock import writing
 from medssl.processes import failing_together, first
 from medssl.store import Store
 from medssl.store.tables import RECORD
@@ -27,6 +30,17 @@ TIMES = "times.csv"
 """Apart from log.csv, which is the same in every repetition of a run."""
 
 PACKAGES = ("medssl", "torch", "monai", "numpy")
+
+
+@contextmanager
+def occupied(run: Path) -> Iterator[None]:
+    """While it lasts, no other training writes to `run`; what a killed one left half-written is gone."""
+    with ExitStack() as held:
+        with failing_together():
+            if first():
+                held.enter_context(writing(run, "training"))
+                sweep(run)
+        yield
 
 
 def open_run(run: Path, recipe: dict[str, Any], store: Store, facts: dict[str, Any]) -> None:
@@ -75,14 +89,21 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def origin(start: Path | str | None) -> str:
-    """What a training started from: "scratch", or the digest of the store that its trunk saw."""
-    return "scratch" if start is None else f"pretrained on store {read_run(Path(start))['store']}"
+    """What a training started from: "scratch", or the digest of the weights and of the store that they saw."""
+    if start is None:
+        return "scratch"
+    record, last = read_run(Path(start)), Path(start) / "last.safetensors"
+    told = f"pretrained on store {record['store']}"
+    if not last.exists():
+        return told
+    with last.open("rb") as file:
+        return f"{told}, weights {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def digest(store: Store) -> str:
-    """What identifies the prepared data: a hash over the ids and preparations of its volumes."""
+    """What identifies the prepared data: a hash over the ids, preparations and splits of its volumes."""
     rows = store.volumes.sort_values("volume_id")
-    text = "\n".join(rows["volume_id"] + rows["preparation_hash"])
+    text = "\n".join(rows["volume_id"] + rows["preparation_hash"] + rows["split"])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -113,7 +134,8 @@ class Log:
             writer = csv.DictWriter(file, list(numbers))
             if fresh:
                 writer.writeheader()
-            writer.writerow({key: f"{value:.6g}" for key, value in numbers.items()})
+            told = {key: str(value) if isinstance(value, int) else f"{value:.6g}" for key, value in numbers.items()}
+            writer.writerow(told)
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

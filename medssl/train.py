@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
@@ -28,8 +28,8 @@ from medssl.pictures import save_picture
 from medssl.place import Strategy, join
 from medssl.probe.online import Online
 from medssl.progress import Progress, silent
-from medssl.recipe import Section, make
-from medssl.runs import TIMES, Log, open_run
+from medssl.recipe import Count, Positive, Section, Share, Weight, Whole, make
+from medssl.runs import TIMES, Log, occupied, open_run
 from medssl.schedule import cosine
 from medssl.sharding import assembled, whole
 from medssl.store import Store, open_store
@@ -58,34 +58,29 @@ class Training:
     stopped (see divergence.py); 0 lets it rise.
     """
 
-    steps: int
-    batch: int = 4
-    lr: float = 1e-3
-    warmup: float = 0.1
-    trunk_lr: float = 1.0
+    steps: Count
+    batch: Count = 4
+    lr: Positive = 1e-3
+    warmup: Share = 0.1
+    trunk_lr: Weight = 1.0
     frozen: tuple[str, ...] = ()
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    may_rise: float = 0.0
-    accumulate: int = 1
+    weight_decay: Weight = 0.01
+    clip: Positive = 1.0
+    may_rise: Weight = 0.0
+    accumulate: Count = 1
     by_scanner: bool = True
     balance: str = ""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     recompute: bool = False
     compile: bool = False
     strategy: Strategy = "ddp"
-    log_every: int = 10
-    save_every: int = 100
-    picture_every: int = 200
-    workers: int = 0
+    log_every: Count = 10
+    save_every: Count = 100
+    picture_every: Count = 200
+    workers: Whole = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "log_every", "save_every", "picture_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)} is not a positive whole number")
-        if self.may_rise < 0:
-            raise UserError(f"may_rise: {self.may_rise} is negative; give 0 (never stopped for it) or more, e.g. 1")
         if strange := set(self.frozen) - {"trunk", "decoder"}:
             raise UserError(f"frozen: {sorted(strange)[0]!r} is no part that can be; use trunk or decoder")
 
@@ -116,7 +111,7 @@ def fit(
     """
     torch.manual_seed(settings.seed)
     for name, parameter in model.named_parameters():
-        if name.partition(".")[0] in settings.frozen:
+        if name.removeprefix("head.").partition(".")[0] in settings.frozen:  # a segmentation's decoder is its head's
             parameter.requires_grad_(False)
     if settings.recompute:
         recompute(model)
@@ -137,7 +132,7 @@ def fit(
     rise = Rise(settings.may_rise if first else 0.0, run)
     writer = SummaryWriter(run / "tensorboard", purge_step=start) if first else nullcontext()
     model.train()
-    with writer as board, listening() as asked:
+    with closing(feed), writer as board, listening() as asked:
         for step in (progress if first else silent)(range(start, settings.steps), "training", settings.steps, start):
             # All that is random in a step (masks, dropout, places) follows from its number, so resuming needs no state.
             torch.manual_seed(settings.seed * 1_000_003 + step)
@@ -236,8 +231,9 @@ def pretrain(
     run, store_ = Path(run), open_store(store)
     planned = plan(recipe, store_, start)
     watch = watching(planned, recipe, store_, run)
-    open_run(run, recipe, store_, planned.facts)
-    fit(planned.model, planned.batches, planned.settings, run, progress, watch)
+    with occupied(run):
+        open_run(run, recipe, store_, planned.facts)
+        fit(planned.model, planned.batches, planned.settings, run, progress, watch)
     return run
 
 

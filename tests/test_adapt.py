@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from medssl import checkpoint
-from medssl.adapt import build_model, finetune, load_trunk
+from medssl.adapt import build_model, finetune, load_trunk, plan
 from medssl.errors import UserError
 from medssl.recipe import read_recipe
+from medssl.store import open_store
 from medssl.train import pretrain
 from medssl.views import Steps
 from medssl.views.select import build_views, select
@@ -108,3 +109,45 @@ def test_it_learns_to_find_the_ball(balls, tmp_path):
     run = finetune(learn, balls / "store", tmp_path / "run")
     table = predict(run, balls / "store", tmp_path / "p.csv", splits=["test"])
     assert table["dice_ball"].mean() > 0.8
+
+
+def test_labels_that_are_no_yes_or_no_are_refused(balls):
+    graded = open_store(balls / "store")
+    graded.labels.loc[graded.labels.index[::3], "value"] = 3.0
+    with pytest.raises(UserError, match="label 'big': 3 is not 0 or 1; make a 0/1 label"):
+        plan(recipe(balls), graded)
+
+
+def test_a_label_map_with_a_structure_without_a_name_is_refused(balls):
+    store = open_store(balls / "store")
+    first = store.volumes["split"].eq("train").idxmax()
+    store.volumes.at[first, "mask_labels"] = [1, 3]
+    with pytest.raises(
+        UserError, match=rf"names 1, but the label map of {store.volumes.at[first, 'volume_id']} holds 3"
+    ):
+        plan(recipe(balls, *SEGMENT), store)
+
+
+def test_a_folder_begun_from_other_weights_or_labels_is_not_gone_on_with(balls, tmp_path):
+    changes = ["pretrain.steps=1", "finetune.steps=1"]
+    task, other = (recipe(balls, *changes, f"pretrain.seed={seed}") for seed in (0, 1))
+    starts = [pretrain(one, balls / "store", tmp_path / f"t{n}") for n, one in enumerate((task, other))]
+    finetune(task, balls / "store", tmp_path / "run", start=starts[0])
+    finetune(task, balls / "store", tmp_path / "run", start=starts[0])
+    with pytest.raises(UserError, match=r"another facts \(differs in start\)"):
+        finetune(task, balls / "store", tmp_path / "run", start=starts[1])
+    told = open_store(balls / "store")
+    told.labels["value"] = 1 - told.labels["value"]
+    assert plan(task, told).facts["labels"] != plan(task, open_store(balls / "store")).facts["labels"]
+
+
+def test_a_segmentation_goes_on_from_one_decoder_and_all(balls, tmp_path):
+    segment = [*SEGMENT, "finetune.steps=2"]
+    first = finetune(recipe(balls, *segment), balls / "store", tmp_path / "first")
+    still = recipe(balls, *segment, "finetune.frozen=[trunk, decoder]")
+    second = finetune(still, balls / "store", tmp_path / "second", start=first)
+    before, after = (checkpoint.weights(run / checkpoint.NAME, "") for run in (first, second))
+    kept = [name for name in before if name.startswith(("trunk.", "head.decoder."))]
+    assert any(name.startswith("head.decoder.") for name in kept)
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    assert not torch.equal(before["head.last.weight"], after["head.last.weight"])

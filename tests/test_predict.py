@@ -62,7 +62,7 @@ def test_what_cannot_be_predicted_with_is_said(balls, classifier, tmp_path):
         predict(tmp_path, balls / "store", tmp_path / "p.csv")
     with pytest.raises(UserError, match=r"is \.parquet or \.csv"):
         predict(classifier, balls / "store", tmp_path / "p.txt")
-    with pytest.raises(UserError, match="no volume of split 'never'"):
+    with pytest.raises(UserError, match="split 'never': there is none of that name; there are: test, train, val"):
         predict(classifier, balls / "store", tmp_path / "p.csv", splits=["never"])
     trunk = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=1"]), balls / "store", tmp_path / "trunk")
     with pytest.raises(UserError, match="has no head"):

@@ -13,7 +13,7 @@ import torch
 from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.recipe import read_recipe
-from medssl.runs import Log, read_log, read_run
+from medssl.runs import Log, digest, occupied, read_log, read_run
 from medssl.store import open_store
 from medssl.train import Training, plan, pretrain
 
@@ -192,13 +192,6 @@ def test_times_are_told_beside_the_log(balls, tmp_path, monkeypatch):
         assert float(row["seconds"]) > float(row["waiting"]) >= 0.1 * steps
 
 
-@pytest.mark.parametrize("change", ["pretrain.steps=0", "pretrain.batch=-1"])
-def test_impossible_trainings_are_refused(balls, tmp_path, change):
-    with pytest.raises(UserError, match="not a positive whole number"):
-        pretrain(read_recipe(balls / "recipe.yaml", [change]), balls / "store", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_too_few_views_are_refused_before_any_work(balls, tmp_path):
     with pytest.raises(UserError, match=r"views\.count: 1, but method compares 2"):
         pretrain(read_recipe(balls / "recipe.yaml", ["views.count=1"]), balls / "store", tmp_path / "run")
@@ -251,3 +244,57 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bits(balls, tmp_path):
     assert [row["step"] for row in read_log(whole / "log.csv")] == [
         row["step"] for row in read_log(tmp_path / "killed" / "log.csv")
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "lr=-1",
+        "warmup=10",
+        "clip=0",
+        "workers=-1",
+        "weight_decay=-1",
+        "steps=0",
+        "batch=-1",
+        "save_every=0",
+        "may_rise=-1",
+    ],
+)
+def test_settings_that_would_ruin_a_run_are_refused(balls, tmp_path, wrong):
+    name = wrong.partition("=")[0]
+    with pytest.raises(UserError, match=rf"pretrain\.{name}: .* must be"):
+        pretrain(read_recipe(balls / "recipe.yaml", [f"pretrain.{wrong}"]), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_log_keeps_its_rows_beyond_a_million_steps(tmp_path):
+    log = Log(tmp_path / "log.csv", 0)
+    for step in (999_990, 1_000_000, 12_345_678):
+        log.write({"step": step, "loss": 0.5})
+    assert [int(row["step"]) for row in read_log(tmp_path / "log.csv")] == [999_990, 1_000_000, 12_345_678]
+    Log(tmp_path / "log.csv", 1_000_005)
+    assert [int(row["step"]) for row in read_log(tmp_path / "log.csv")] == [999_990, 1_000_000]
+
+
+def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
+    left = tmp_path / "run" / ".last.safetensors.1.part"
+    recipe = read_recipe(balls / "recipe.yaml", ["pretrain.steps=1"])
+    with occupied(tmp_path / "run"), pytest.raises(UserError, match="another training is writing to it"):
+        pretrain(recipe, balls / "store", tmp_path / "run")
+    left.touch()
+    pretrain(recipe, balls / "store", tmp_path / "run")
+    assert not left.exists()
+
+
+def test_a_run_knows_the_splits_of_its_store(balls):
+    store = open_store(balls / "store")
+    before = digest(store)
+    moved = store.volumes["split"].eq("val").idxmax()
+    store.volumes.loc[moved, "split"] = "train"
+    assert digest(store) != before
+
+
+@pytest.mark.parametrize("change", ["trunk=vit", "views=16", "views.small=3", "method=vicreg"])
+def test_text_in_place_of_a_section_is_refused(balls, tmp_path, change):
+    with pytest.raises(UserError, match=r"is not a section; write it as"):
+        pretrain(read_recipe(balls / "recipe.yaml", [change]), balls / "store", tmp_path / "run")

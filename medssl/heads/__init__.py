@@ -8,7 +8,7 @@ from typing import Any
 from medssl.errors import UserError
 from medssl.heads.classify import Classify
 from medssl.heads.segment import Segment
-from medssl.recipe import make
+from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
 
 HEADS: dict[str, Callable[..., Classify | Segment]] = {"classify": Classify, "segment": Segment}
@@ -18,7 +18,7 @@ __all__ = ["HEADS", "Classify", "Segment", "build_head"]
 
 def build_head(section: Mapping[str, Any], trunk: Trunk) -> Classify | Segment:
     """The head that a recipe's `head` section names."""
-    settings = dict(section)
+    settings = section_of(section, "head")
     name = settings.pop("name", None)
     if name not in HEADS:
         raise UserError(f"head.name: no head called {name!r}; there are: {', '.join(HEADS)}")

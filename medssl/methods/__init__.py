@@ -20,7 +20,7 @@ from medssl.methods.rotation import Rotation
 from medssl.methods.swav import SwAV
 from medssl.methods.vicreg import VICReg
 from medssl.methods.which import Which
-from medssl.recipe import make
+from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
 from medssl.views.masks import Masking
 
@@ -44,6 +44,7 @@ __all__ = ["TERMS", "Method", "Term", "build_method"]
 
 def build_method(section: Mapping[str, Any], trunk: Trunk) -> Method:
     """The method that a recipe's `method` section describes: one term for each entry that is a section itself."""
+    section = section_of(section, "method")
     own = {key: value for key, value in section.items() if not isinstance(value, Mapping)}
     masking = make(Masking, section.get("mask", {}), "method.mask")
     terms = {}

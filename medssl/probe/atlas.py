@@ -34,16 +34,5 @@ def plane_by_umap(features: np.ndarray) -> np.ndarray | None:
         return np.asarray(umap.UMAP(n_neighbors=near, metric="cosine", random_state=0).fit_transform(features))
 
 
-def nearest_of(features: np.ndarray, patients: np.ndarray, count: int) -> np.ndarray:
-    """The numbers (N, count) of each volume's nearest volumes of other patients by cosine, the nearest first.
-
-    -1 where there are no more.
-    """
-    unit = _unit(features)
-    similarity = np.where(patients[:, None] == patients[None], -np.inf, unit @ unit.T)
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
-    return np.where(np.isfinite(np.take_along_axis(similarity, order, axis=1)), order, -1)
-
-
 def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

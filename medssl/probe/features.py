@@ -21,7 +21,7 @@ from medssl.views.select import build_views, select
 
 
 def read_trunk(run: Path, *, trained: bool = True) -> Trunk:
-    """The trunk of a run; with `trained` False the one that it started from by chance."""
+    """The trunk of a run; with `trained` False another that chance made."""
     recipe = read_run(run)["recipe"]
     torch.manual_seed(0)
     trunk = build_trunk(recipe.get("trunk", {}), build_views(recipe["views"]).crops.size)

@@ -106,7 +106,7 @@ def collapsed(rows: Sequence[Mapping[str, float]], patience: int) -> str:
 
 def _stuck(loss: float, stuck: float) -> bool:
     """Nought held against nought is a batch without a question."""
-    return stuck - loss < STUCK * abs(stuck)
+    return abs(stuck - loss) < STUCK * abs(stuck)
 
 
 @contextmanager

@@ -33,15 +33,18 @@ def weighted_accuracy(said: np.ndarray, truth: np.ndarray, patients: np.ndarray)
 
 
 def accuracy_interval(said: np.ndarray, truth: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the balanced accuracy of answers (N,); nan where a class is too rare for one."""
+    """The 95 % interval of the balanced accuracy of answers (N,); nan where a class is too rare for one, and where all are
+    right or all wrong: drawing them again tells nothing then.
+    """
     statistic, people = weighted_accuracy(said, truth, patients), len(set(patients))
     value = float(statistic(np.ones((people, 1)))[0])
-    return bootstrap_interval(value, statistic, people)
+    low, high = bootstrap_interval(value, statistic, people)
+    return (low, high) if low < high else (float("nan"), float("nan"))
 
 
 def lots_interval(said: Sequence[np.ndarray], truth: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
     """The 95 % interval (percentiles) of the mean balanced accuracy of several lots' answers (N,) each: who was labelled is
-    drawn again as well as who is asked. nan where a class is too rare for one.
+    drawn again as well as who is asked. nan where a class is too rare for one, and where all are right or all wrong.
     """
     people = len(set(patients))
     each = [weighted_accuracy(one, truth, patients) for one in said]
@@ -51,4 +54,4 @@ def lots_interval(said: Sequence[np.ndarray], truth: np.ndarray, patients: np.nd
     if np.isnan(mean_R).mean() > 0.01:
         return float("nan"), float("nan")
     low, high = np.nanquantile(mean_R, [0.025, 0.975])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else (float("nan"), float("nan"))

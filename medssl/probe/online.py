@@ -143,7 +143,7 @@ def read_rows(run: Path) -> list[dict[str, float]]:
 
 
 def some(rows: pd.DataFrame, volumes: int) -> pd.DataFrame:
-    """At most `volumes` of the rows, of whole patients by lot, always the same ones; in the order in which they were."""
+    """At most `volumes` of the rows, patient after patient by lot, always the same ones; in the order in which they were."""
     patients = rows["patient_pid"].drop_duplicates()
     turn = pd.Series(np.random.default_rng(0).permutation(len(patients)), index=patients)
     order = rows["patient_pid"].map(turn).to_numpy().argsort(kind="stable")[:volumes]

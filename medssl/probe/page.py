@@ -13,9 +13,10 @@ import torch
 from medssl.atomic import write_json, write_text
 from medssl.pictures import ROWS, tile
 from medssl.probe import drawings
-from medssl.probe.atlas import nearest_of, plane_by_pca, plane_by_umap
+from medssl.probe.atlas import plane_by_pca, plane_by_umap
 from medssl.probe.features import views_of
 from medssl.probe.findings import verdict
+from medssl.probe.neighbours import nearest_of
 from medssl.probe.online import read_rows
 from medssl.probe.probe import Evidence, words
 from medssl.probe.questions import ATTRIBUTES
@@ -74,8 +75,8 @@ def neighbours_picture(evidence: Evidence) -> tuple[str, list[tuple[str, list[st
     the answers to a question a row of the same layout, as text.
     """
     patients = evidence.rows["patient_pid"].to_numpy()
-    nearest = nearest_of(evidence.features, patients, NEAREST)
-    whole = np.flatnonzero((nearest >= 0).all(1))
+    nearest, similarity = nearest_of(evidence.features, patients, NEAREST)
+    whole = np.flatnonzero(np.isfinite(similarity).all(1))
     if not len(whole):
         return "", []
     first = [int(np.flatnonzero(patients[whole] == one)[0]) for one in dict.fromkeys(patients[whole])]

@@ -120,7 +120,8 @@ def _ask(one: Task, sides: tuple[Side, Side], few: Sequence[int], apart: np.ndar
     if apart is not None:
         far = [neighbours_say(held[one.held], one.truth, one.patients, apart=apart[one.held]) for held, _ in sides]
     asked = apart is not None and bool((far[0] >= 0).all())
-    curve = tuple(_lines(one, sides, number) for number in few)
+    most = len(set(one.seen_patients))
+    curve = tuple(_lines(one, sides, number) for number in sorted({min(number, most) for number in few}))
     return Question(
         name=one.name, classes=len(one.classes), patients=len(set(one.patients)), chance=1 / len(one.classes),
         neighbours=balanced_accuracy(near[0], one.truth), neighbours_untrained=balanced_accuracy(near[1], one.truth),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from medssl.errors import UserError
-from medssl.recipe import make
+from medssl.recipe import make, section_of
 from medssl.trunks.cswin import CSWin
 from medssl.trunks.features import Features, Trunk
 from medssl.trunks.resenc import ResEnc
@@ -19,7 +19,7 @@ __all__ = ["TRUNKS", "CSWin", "Features", "ResEnc", "Trunk", "ViT", "build_trunk
 
 def build_trunk(section: Mapping[str, Any], size: tuple[int, ...]) -> Trunk:
     """The trunk that a recipe's `trunk` section names, for views of `size` voxels."""
-    settings = dict(section)
+    settings = section_of(section, "trunk")
     name = settings.pop("name", "resenc")
     if name not in TRUNKS:
         raise UserError(f"trunk.name: no trunk called {name!r}; there are: {', '.join(TRUNKS)}")

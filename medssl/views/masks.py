@@ -120,7 +120,6 @@ def _has_tissue(x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
     return (~quiet | (mean > darkest + DARK * reach)).any(1)
 
 
-
 def spread(mask: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """The mask (B, *grid) as voxels (B, 1, *size); every cell covers a block. `size` is a multiple of the grid."""
     for axis, (cells, voxels) in enumerate(zip(mask.shape[1:], size, strict=True)):

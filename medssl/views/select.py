@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.recipe import cast, make
+from medssl.recipe import cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Views
@@ -41,11 +41,7 @@ def select(
     volume has other than the trunk's number of `channels` (None: not asked).
     """
     choice = make(Selection, section, "data")
-    label = target if target not in ("", "mask") else None
-    masks = True if target == "mask" else None
-    rows = store.rows(split=split, modality=choice.modality or None, label=label, has_mask=masks)
-    if choice.role:
-        rows = rows[rows["role"] == choice.role]
+    rows = matching(store, choice, split, target)
     if rows.empty:
         raise UserError(
             f"store: no volume of split {split!r} with target {target or 'none'!r} matches data {dict(section)}; "
@@ -63,6 +59,14 @@ def select(
     return rows.reset_index(drop=True)
 
 
+def matching(store: Store, choice: Selection, split: str, target: str = "") -> pd.DataFrame:
+    """Rows of the store in `split` that `choice` means, of which `target` is known; there may be none."""
+    label = target if target not in ("", "mask") else None
+    masks = True if target == "mask" else None
+    rows = store.rows(split=split, modality=choice.modality or None, label=label, has_mask=masks)
+    return rows[rows["role"] == choice.role] if choice.role else rows
+
+
 def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:
     known = rows["patient_pid"].drop_duplicates()
     if lot:
@@ -76,8 +80,8 @@ def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: 
     """The views that a recipe's `views` section describes; `count` overrides how many are drawn of a scan, and leaves out
     the small ones and partners.
     """
-    settings = dict(section)
-    intensity, small = settings.pop("intensity", None), dict(settings.pop("small", {}))
+    settings = section_of(section, "views")
+    intensity, small = settings.pop("intensity", None), section_of(settings.pop("small", {}), "views.small")
     partner = cast(settings.pop("partner", "none"), Kind, "views.partner")
     given = _count(settings.pop("count", "2"), "views.count")
     many = _count(small.pop("count", "4"), "views.small.count") if small else 0

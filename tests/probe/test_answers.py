@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.probe.atlas import nearest_of, plane_by_pca, plane_by_umap
+from medssl.probe import neighbours
+from medssl.probe.atlas import plane_by_pca, plane_by_umap
 from medssl.probe.findings import Findings, Question, advice, verdict
 from medssl.probe.health import layers_of, mean_similarity, token_similarity
 from medssl.probe.intervals import accuracy_interval, lots_interval, weighted_accuracy
-from medssl.probe.neighbours import balanced_accuracy, neighbours_say
+from medssl.probe.neighbours import balanced_accuracy, nearest_of, neighbours_say
 from medssl.trunks import ResEnc, ViT
 
 
@@ -123,9 +124,13 @@ def test_without_umap_there_is_no_such_map(monkeypatch):
     assert plane_by_umap(np.ones((9, 3))) is None
 
 
-def test_the_nearest_are_of_other_patients():
+def test_the_nearest_are_of_other_patients(monkeypatch):
     features, patients = np.array([[1, 0], [1, 0.01], [1, 0.1], [0, 1]]), np.array([7, 7, 8, 9])
-    assert nearest_of(features, patients, 3).tolist() == [[2, 3, -1], [2, 3, -1], [1, 0, 3], [2, 1, 0]]
+    for chunk in (2, 1024):
+        monkeypatch.setattr(neighbours, "CHUNK", chunk)
+        nearest, similarity = nearest_of(features, patients, 3)
+        found = np.where(np.isfinite(similarity), nearest, -1)
+        assert found.tolist() == [[2, 3, -1], [2, 3, -1], [1, 0, 3], [2, 1, 0]]
 
 
 def question(**changes):
