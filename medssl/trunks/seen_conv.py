@@ -26,7 +26,7 @@ Sizes = tuple[int, ...]
 
 
 class Seen:
-    """The cells where `mask` (B, *grid) is True, and the ways between dense tensors and their blocks."""
+    """The cells where `mask` (B, *grid) is True, some in each row, and the ways between dense tensors and their blocks."""
 
     def __init__(self, mask: torch.Tensor) -> None:
         self.mask, self.row = mask, mask.nonzero()[:, 0]
