@@ -11,7 +11,7 @@ ViT      (64, 64, 64) in patches of 8^3, width 384, depth 8: all 512 tokens, or 
 CNN      widths 16 to 128, each level halves the grid: nothing hidden, or shares of 16^3 cells hidden, dense and sparse
 alike    trunks of about 14 M weights: the ViT, a CNN whose first level has every voxel, a CSWin whose first has cells of 4^3
          (the depths 1, 2, 21, 1 of the paper's Tiny at three quarters of its widths), by slabs and by bars; and of 2^3
-large    widths and depth that come near the 102 M weights of nnssl's MAE with ResEnc-L at the same 64^3
+large    the encoder of nnU-Net's ResEnc-L, as in nnssl's MAE at the same 64^3: widths, depths and stem are its own
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ CNN = {"name": "resenc", "widths": ["16", "32", "64", "96", "128"]}
 ALIKE = {"name": "resenc", "widths": ["32", "64", "128", "256", "256"]}
 CSWIN = {"name": "cswin", "widths": ["48", "96", "192", "384"], "depths": ["1", "2", "21", "1"]}
 FINE = {"strides": [["2"] * 3] * 4}
-LARGE = {"name": "resenc", "widths": ["32", "64", "128", "256", "320", "320"], "blocks": "4"}
+LARGE = {
+    "name": "resenc",
+    "widths": ["32", "64", "128", "256", "320", "320"],
+    "depths": ["1", "3", "4", "6", "6", "6"],
+    "stem": "true",
+}
 
 Step = Callable[[], object]
 

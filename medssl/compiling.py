@@ -9,21 +9,24 @@ from torch import nn
 
 from medssl.errors import UserError
 from medssl.trunks.decoder import Decoder
+from medssl.trunks.resenc import ResEnc
 
 
 def compile_parts(model: nn.Module, device: torch.device) -> None:
     """Nothing; the trunk and the decoder of `model` are compiled when they first run. Names of weights stay as they are.
 
-    Raises UserError where the machine cannot compile.
+    A sparse trunk is left as it is: its shapes are those of the mask, others in each step. Raises UserError where the
+    machine cannot compile.
 
     It is off unless a recipe asks for it, because on the CPU it did not pay: of a residual trunk (4 levels, 16 to 128
     channels) on 64^3 voxels, one thread, a step forward and back took .81 s of CPU time compiled and .73 s as it is (trunk
-    alone, float32), 1.07 and 1.05 s (masked rebuild, sparse, bfloat16), 1.47 and 1.49 s (masked rebuild, float32), after a
-    minute of compiling. Convolutions are the same calls to oneDNN either way. No GPU was measured.
+    alone, float32), 1.47 and 1.49 s (masked rebuild, float32), after a minute of compiling. Convolutions are the same calls
+    to oneDNN either way. No GPU was measured.
     """
     _check(device)
     for name, part in model.named_modules():
-        if (name == "trunk" or isinstance(part, Decoder)) and part._compiled_call_impl is None:
+        sparse = isinstance(part, ResEnc) and part.sparse
+        if ((name == "trunk" and not sparse) or isinstance(part, Decoder)) and part._compiled_call_impl is None:
             part.compile()
 
 

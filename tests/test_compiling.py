@@ -37,10 +37,14 @@ def test_a_machine_without_a_compiler_is_told_what_to_install(balls, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
-def test_a_compiled_training_has_the_same_weights_by_the_same_names(balls, tmp_path):
+@pytest.mark.parametrize("hide", ["token", "sparse"])
+def test_a_compiled_training_has_the_same_weights_by_the_same_names(balls, tmp_path, hide):
     plain, compiled = (
         pretrain(
-            read_recipe(balls / "recipe.yaml", [*CHANGES, f"pretrain.compile={on}", f"pretrain.recompute={on}"]),
+            read_recipe(
+                balls / "recipe.yaml",
+                [*CHANGES, f"trunk.hide={hide}", f"pretrain.compile={on}", f"pretrain.recompute={on}"],
+            ),
             balls / "store",
             tmp_path / on,
         )

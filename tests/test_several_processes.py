@@ -89,10 +89,12 @@ CASES = {
 }
 TRUNKS = {
     "convolutions": {"name": "resenc", "widths": ["4", "8"]},
+    "sparse convolutions": {"name": "resenc", "widths": ["4", "8"], "stem": "true", "hide": "sparse"},
     "tokens": {"name": "vit", "patch": ["4", "4"], "width": "16", "depth": "2", "heads": "2", "hide": "token"},
 }
 HEADS = {"classify": {"name": "classify", "label": "big"}, "segment": {"name": "segment", "structures": ["a", "b"]}}
-ALL = [f"{case}, {trunk}" for trunk in TRUNKS for case in CASES] + [f"head {name}" for name in HEADS]
+ALL = [f"{case}, {trunk}" for trunk in ("convolutions", "tokens") for case in CASES]
+ALL += ["rebuild, sparse convolutions", *(f"head {name}" for name in HEADS)]
 
 
 def build(name):

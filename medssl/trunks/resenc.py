@@ -9,7 +9,6 @@ Differs: pre-activation is not used and the norm is followed by a leaky ReLU thr
 # B batch, W width, *S space
 from __future__ import annotations
 
-import itertools
 from typing import Any, Literal, cast
 
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 from medssl.errors import UserError
 from medssl.recipe import Count, Whole
 from medssl.trunks.features import Features
+from medssl.trunks.seen_conv import Seen
 from medssl.trunks.seen_norm import norm_of_seen
 from medssl.views.masks import spread
 
@@ -42,9 +42,9 @@ class ResEnc(nn.Module):
     thickness, which `medssl plan` writes.
 
     What a hidden cell held cannot reach any feature. `hide` "token" puts `hidden`, a learned value, in its place before
-    the first convolution. "sparse" (SparK: Tian et al., ICLR 2023, arXiv:2301.03580) keeps hidden cells at zero through
-    every convolution, pooling and norm, whose statistics are of the seen voxels alone, and puts a learned vector for each
-    level there at the end: the network never sees the mask's pattern as an image, and what it learns of norms is true
+    the first convolution. "sparse" (SparK: Tian et al., ICLR 2023, arXiv:2301.03580) computes on seen cells alone, as if
+    hidden ones were zero after every layer, with norms whose statistics are of seen voxels, and puts a learned vector for
+    each level there at the end: the network never sees the mask's pattern as an image, and what it learns of norms is true
     where nothing is hidden. Differs from SparK: the norms are of single scans; the decoder's own convolutions make the
     levels dense. The mask's cells are those of the coarsest level.
 
@@ -121,18 +121,10 @@ class ResEnc(nn.Module):
         self._check(tuple(x.shape[2:]))
         if mask is None:
             return self._dense(x)
-        seen = ~mask.to(x.device)
+        there = ~mask.to(x.device)
         if not self.sparse:
-            return self._dense(_filled(x, seen, self.hidden[0]))
-        x = x * spread(seen, tuple(x.shape[2:]))
-        x = x if self.stem is None else self.stem(x, seen)
-        pyramid = []
-        for stage, hidden in zip(self.stages, self.hidden, strict=True):
-            for block in cast(nn.Sequential, stage):
-                x = block(x, seen)
-            pyramid.append(_filled(x, seen, hidden))
-        # Hidden cells are zero at the coarsest level, which has one voxel a cell.
-        return Features(tuple(pyramid), x.flatten(2).sum(2) / seen.flatten(1).sum(1)[:, None])
+            return self._dense(_filled(x, there, self.hidden[0]))
+        return self._of_seen(x, there)
 
     def _check(self, size: tuple[int, ...]) -> None:
         """Nothing; raises UserError where an instance norm would have the spread of a single voxel to divide by."""
@@ -151,6 +143,19 @@ class ResEnc(nn.Module):
             pyramid.append(x)
         return Features(tuple(pyramid), x.flatten(2).mean(2))
 
+    def _of_seen(self, x: torch.Tensor, there: torch.Tensor) -> Features:
+        seen = Seen(there)
+        x = seen.gathered(x)
+        x = x if self.stem is None else self.stem(x, seen)
+        pyramid = []
+        for stage, hidden in zip(self.stages, self.hidden, strict=True):
+            for block in cast(nn.Sequential, stage):
+                x = block(x, seen)
+            pyramid.append(seen.placed(x, hidden))
+        # The coarsest level has one voxel a cell.
+        total = seen.placed(x, torch.zeros_like(self.hidden[-1])).flatten(2).sum(2)
+        return Features(tuple(pyramid), total / there.flatten(1).sum(1)[:, None])
+
 
 def _filled(x: torch.Tensor, seen: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """`x` (B, W, *S) with `value` (W,) wherever a cell of `seen` (B, *grid) is False."""
@@ -167,8 +172,8 @@ class Stem(nn.Module):
             CONV[dims](before, after, kernel, padding=margin, bias=False), _norm(norm, dims, after), nn.LeakyReLU(0.01)
         )
 
-    def forward(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-        """The stem's output (B, after, *S). Where a cell of `seen` (B, *grid) is False it stays zero."""
+    def forward(self, x: torch.Tensor, seen: Seen | None = None) -> torch.Tensor:
+        """The stem's output (B, after, *S); x may be the blocks of `seen` (N, before, *p), and then so is it."""
         if x.device.type == "cpu" and min(x.shape[2:]) < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self.forward(x.float(), seen)
@@ -205,8 +210,8 @@ class Residual(nn.Module):
         self.shortcut = nn.Sequential(shrink, *widen)
         self.act = nn.LeakyReLU(0.01)
 
-    def forward(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-        """The block's output (B, after, *S / stride). Where a cell of `seen` (B, *grid) is False it stays zero."""
+    def forward(self, x: torch.Tensor, seen: Seen | None = None) -> torch.Tensor:
+        """The block's output (B, after, *S / stride); x may be the blocks of `seen` (N, before, *p), and then so is it."""
         least = min(-(-n // step) for n, step in zip(x.shape[2:], self.stride, strict=True))
         if x.device.type == "cpu" and least < SAFE_BFLOAT16_EXTENT and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
@@ -241,24 +246,22 @@ def _norm(kind: Norm, dims: int, width: int) -> nn.Module:
     return cast(nn.Module, INSTANCE[dims](width, affine=True))
 
 
-def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """What the layers make of seen voxels; all others are zero after each of them."""
-    for layer, after in itertools.zip_longest(layers, [*layers][1:]):
+def _on_seen(layers: nn.Sequential, x: torch.Tensor, seen: Seen) -> torch.Tensor:
+    """What the layers make of seen cells (N, W, *p): of nothing else."""
+    for layer in layers:
         if isinstance(layer, NORMS):
-            x = _normed(layer, x, spread(seen, tuple(x.shape[2:])).to(x.dtype))
-            continue
-        x = layer(x)
-        if not isinstance(layer, nn.LeakyReLU) and not isinstance(
-            after, NORMS
-        ):  # one keeps zeros, the other makes them
-            x = x * spread(seen, tuple(x.shape[2:]))
+            x = _normed(layer, x, seen)
+        elif isinstance(layer, nn.Conv2d | nn.Conv3d):
+            x = seen.convolved(x, layer)
+        else:
+            x = layer(x)
     return x
 
 
-def _normed(norm: nn.Module, x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """The norm by the mean and variance of the seen voxels, zero at the others. InstanceNorm is of groups of one."""
+def _normed(norm: nn.Module, x: torch.Tensor, seen: Seen) -> torch.Tensor:
+    """The norm by the mean and variance of what is seen of a row. InstanceNorm is of groups of one."""
     if isinstance(norm, HalfInstance):
         halves = zip(norm.parts, x.split(norm.widths, 1), strict=True)
-        return torch.cat([_normed(part, half, there) for part, half in halves], 1)
+        return torch.cat([_normed(part, half, seen) for part, half in halves], 1)
     groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
-    return norm_of_seen(x, there, groups, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+    return norm_of_seen(x, seen, groups, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]

@@ -122,8 +122,14 @@ def _has_tissue(x_RCS: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
 
 def spread(mask: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """The mask (B, *grid) as voxels (B, 1, *size); every cell covers a block. `size` is a multiple of the grid."""
-    for axis, (cells, voxels) in enumerate(zip(mask.shape[1:], size, strict=True)):
+    for axis, voxels in enumerate(cell_of(tuple(mask.shape[1:]), size)):
+        mask = mask.repeat_interleave(voxels, dim=axis + 1)
+    return mask[:, None]
+
+
+def cell_of(grid: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
+    """How many voxels of `size` a cell of the grid has along each axis. Raises ValueError where it is not whole."""
+    for axis, (cells, voxels) in enumerate(zip(grid, size, strict=True)):
         if voxels % cells:
             raise ValueError(f"axis {axis}: {voxels} voxels do not divide into {cells} cells; change views.size")
-        mask = mask.repeat_interleave(voxels // cells, dim=axis + 1)
-    return mask[:, None]
+    return tuple(voxels // cells for cells, voxels in zip(grid, size, strict=True))

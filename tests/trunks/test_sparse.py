@@ -3,12 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from medssl.methods import build_method
 from medssl.methods.rebuild import whitened
 from medssl.trunks import build_trunk
-from medssl.trunks.resenc import HalfInstance, ResEnc, _normed
-from medssl.views.masks import spread
+from medssl.trunks.resenc import HalfInstance, ResEnc, Residual
+from medssl.trunks.seen_conv import Seen
+from medssl.views.masks import Masking, spread
 
 SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 
@@ -16,12 +18,10 @@ SIZES = {"2D": (16, 16), "3D": (16, 8, 16)}
 NORMS = ["instance", "group", "ibn"]
 
 
-def trunk_of(size, hide, norm="instance", depth=3, stem="false"):
-    """Biases and scales are not what they start as: a bias of zero would hide a leak. Kernels are `depth` along axis 0."""
+def trunk_of(size, hide, norm="instance", **section):
+    """Biases and scales are not what they start as: a bias of zero would hide a leak."""
     torch.manual_seed(0)
-    kernels = [[str(depth), *["3"] * (len(size) - 1)]] * 3
-    section = {"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3, "kernels": kernels, "stem": stem}
-    trunk = build_trunk(section, size)
+    trunk = build_trunk({"widths": ["4", "6", "16"], "hide": hide, "norms": [norm] * 3, **section}, size)
     with torch.no_grad():
         for module in trunk.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm):
@@ -37,48 +37,123 @@ def half_hidden(size, trunk, rows=3):
     return mask
 
 
+def masks(grid):
+    """One a name, of three rows; "uneven" leaves another number of cells in each."""
+    order = torch.rand(3, *grid).flatten(1).argsort(1)
+    seen = {"none hidden": torch.full((3,), order.shape[1]), "all but one": torch.ones(3), "uneven": torch.arange(1, 4)}
+    return {name: (order >= counts[:, None]).view(3, *grid) for name, counts in seen.items()}
+
+
+def gathered_norm(norm, x, seen):
+    """The norm of the seen voxels of each row; zero elsewhere."""
+    if isinstance(norm, HalfInstance):
+        halves = zip(norm.parts, x.split(norm.widths, 1), strict=True)
+        return torch.cat([gathered_norm(part, half, seen) for part, half in halves], 1)
+    out = torch.zeros_like(x)
+    for row in range(len(x)):
+        some = x[row][:, seen[row, 0]]  # (W, seen voxels)
+        groups = some.reshape(norm.num_groups if isinstance(norm, nn.GroupNorm) else len(some), -1)
+        spread_out = (groups.var(1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+        normed = ((groups - groups.mean(1, keepdim=True)) / spread_out).view(some.shape)
+        out[row][:, seen[row, 0]] = normed * norm.weight[:, None] + norm.bias[:, None]
+    return out
+
+
+def written_out(trunk, x, mask):
+    """Features of a dense network whose every layer is multiplied by the mask."""
+
+    def run(layers, x):
+        for layer in layers:
+            given = ~spread(mask, tuple(x.shape[2:]))
+            if isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm | HalfInstance):
+                x = gathered_norm(layer, x, given)
+            else:
+                x = layer(x * given)
+            x = x * ~spread(mask, tuple(x.shape[2:]))
+        return x
+
+    x, pyramid = run(trunk.stem.body if trunk.stem else [], x), []
+    for stage, hidden in zip(trunk.stages, trunk.hidden, strict=True):
+        for block in stage:
+            x = block.act(run(block.body, x) + run(block.shortcut, x))
+        token = hidden.view(1, -1, *[1] * (x.ndim - 2)) * spread(mask, tuple(x.shape[2:]))
+        pyramid.append(x * ~spread(mask, tuple(x.shape[2:])) + token)
+    return [*pyramid, x.flatten(2).sum(2) / (~mask).flatten(1).sum(1)[:, None]]
+
+
+THICK = {
+    "strides": [["1", "1", "1"], ["2", "2", "1"], ["2", "4", "2"]],
+    "kernels": [["3", "3", "1"], ["3", "5", "3"], ["3"] * 3],
+}
+NETWORKS = {
+    "2D": ((16, 16), {}),
+    "3D": ((16, 8, 16), {}),
+    "2D stemmed": ((8, 16), {"stem": "true", "depths": ["1", "2", "1"]}),
+    "2D ibn": ((16, 16), {"norm": "ibn"}),
+    "3D thick": ((8, 16, 4), THICK),
+    "3D thick by group": ((8, 16, 4), THICK | {"norm": "group"}),
+    "2D of odd strides": ((12, 20), {"strides": [["1", "1"], ["3", "1"], ["2", "5"]]}),
+}
+
+
+@pytest.mark.parametrize(("size", "section"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("kind", ["none hidden", "all but one", "uneven"])
+def test_features_and_slopes_are_those_of_a_dense_network_times_the_mask(size, section, kind):
+    trunk = trunk_of(size, "sparse", **section).double()
+    x = torch.randn(3, 1, *size, dtype=torch.float64, requires_grad=True)
+    mask = masks([n // c for n, c in zip(size, trunk.cell, strict=True)])[kind]
+    features = trunk(x, mask)
+    found, plain = [*features.pyramid, features.pooled], written_out(trunk, x, mask)
+    for a, b in zip(found, plain, strict=True):
+        assert torch.allclose(a, b, atol=1e-9)
+    towards = [torch.randn(a.shape, dtype=a.dtype) for a in plain]
+    given = [x, *trunk.parameters()]
+    slopes = (torch.autograd.grad(f, given, towards) for f in (found, plain))
+    for a, b in zip(*slopes, strict=True):
+        assert torch.allclose(a, b, atol=1e-7)
+
+
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("hide", ["sparse", "token"])
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize(("depth", "stem"), [(1, "false"), (3, "false"), (5, "true")])
-def test_after_every_layer_hidden_cells_are_zero(size, hide, norm, depth, stem):
-    """Only in the sparse trunk: the same trunk with a token in their place fails this, so the test can fail."""
-    trunk = trunk_of(size, hide, norm, depth, stem)
-    mask, found = half_hidden(size, trunk), []
-
-    def look(_, given, out):
-        if given[0].ndim == out.ndim and all(n % g == 0 for n, g in zip(out.shape[2:], mask.shape[1:], strict=True)):
-            hidden = spread(mask, tuple(given[0].shape[2:]))
-            found.append(bool((given[0] * hidden == 0).all()))
-
-    for module in trunk.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.AvgPool2d | nn.AvgPool3d | nn.LeakyReLU):
-            module.register_forward_hook(look)
-    trunk(torch.randn(3, 1, *size), mask)
-    assert len(found) > 12
-    assert all(found) == (hide == "sparse")
-
-
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("norm", NORMS)
-def test_norms_are_those_of_the_seen_voxels_gathered(size, norm):
-    trunk = trunk_of(size, "sparse", norm)
+def test_what_is_hidden_reaches_nothing(size):
+    """Not even where it is no number, which a multiplication by zero would let through."""
+    trunk = trunk_of(size, "sparse")
     mask, x = half_hidden(size, trunk), torch.randn(3, 1, *size)
-    block = trunk.stages[0][0]
-    seen = ~spread(mask, size)
-    inside = block.body[0](x * seen) * seen
-    norm = block.body[1]
-    found = _normed(norm, inside, seen.float())
-    assert (found * ~seen == 0).all()
-    for row in range(3):
-        gathered = inside[row][:, seen[row, 0]]  # (W, seen voxels)
-        parts = norm.parts if isinstance(norm, HalfInstance) else [norm]
-        plain = torch.cat([
-            part(some[None])[0] if isinstance(part, nn.GroupNorm)
-            else nn.functional.instance_norm(some[None], weight=part.weight, bias=part.bias, eps=part.eps)[0]
-            for part, some in zip(parts, gathered.chunk(len(parts)), strict=True)
-        ])  # fmt: skip
-        assert torch.allclose(found[row][:, seen[row, 0]], plain, atol=1e-5)
+    plain, poisoned = (trunk(x.masked_fill(spread(mask, size), value), mask) for value in (0, float("nan")))
+    for a, b in zip([*plain.pyramid, plain.pooled], [*poisoned.pyramid, poisoned.pooled], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_hidden_costs_next_to_nothing():
+    """Counted, not timed: the multiplications of convolutions, forward and back, against those of the dense network."""
+
+    def count(hide, ratio):
+        trunk, x = trunk_of((32, 32), hide), torch.randn(2, 1, 32, 32)
+        with FlopCounterMode(display=False) as counter:
+            features = trunk(x, Masking(ratio=ratio).draw(x, trunk.cell) if ratio else None)
+            sum(level.sum() for level in features.pyramid).backward()
+        return counter.get_total_flops()
+
+    dense = count("token", 0)
+    assert [count("sparse", ratio) < most * dense for ratio, most in ((0.5, 0.75), (0.75, 0.4), (0.9, 0.2))] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("cell", [(2, 4, 4), (4, 4, 4), (6, 6, 6), (8, 2, 4)], ids=str)
+def test_bfloat16_gradients_are_those_of_float32_at_every_cell(cell, stride):
+    torch.manual_seed(0)
+    block, seen = Residual(3, 32, 32, stride), Seen(torch.rand(4, 2, 2, 2) < 0.5)
+    x = seen.gathered(torch.randn(4, 32, *(2 * n for n in cell)))
+    gradients = []
+    for half in (False, True):
+        block.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = block(x, seen)
+        (y.float() * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in block.parameters()]))
+    # Rounding through two norms and a leaky ReLU leaves a few percent; torch's defect leaves 100 % or nan.
+    assert (gradients[0] - gradients[1]).norm() < 0.2 * gradients[0].norm()
 
 
 def test_without_a_mask_it_is_the_ordinary_network():
