@@ -33,6 +33,7 @@ ORDER = [
     ["adapt"],
     ["rehearsal", "find_rate"],
     ["predict"],
+    ["explain"],
     ["demo"],
     ["cli", "__main__"],
 ]

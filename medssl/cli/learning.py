@@ -140,6 +140,37 @@ def predict(
 
 
 @app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A run made by medssl finetune.")],
+    store: StoreOption,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder for pictures, maps as NIfTI and explain.csv.")
+    ],
+    case: Annotated[list[str], typer.Option(help="A volume's id, as in the predictions table. Repeatable.")] = [],  # noqa: B006
+    split: Annotated[str, typer.Option(help="Without --case: volumes of this split.")] = "test",
+    most: Annotated[int, typer.Option(min=1, help="Without --case: so many of them, evenly taken.")] = 8,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="grad-cam: what raised the answer; eigen-cam: what the trunk sees most of, whatever the answer."
+        ),
+    ] = "grad-cam",
+) -> None:
+    """Show where a model looked: maps over its volumes, and how far each may be believed.
+
+    Example: medssl explain runs/glaucoma --store stores/oct --split test --most 12 -o reports/glaucoma_maps
+    """
+    from medssl.explain import Way, cases_of
+    from medssl.explain import explain as look
+    from medssl.recipe import cast
+
+    way = cast(by, Way, "--by")
+    table = look(run, store, output, case or cases_of(run, store, split, most), by=way, progress=shown)
+    say(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+    say(f"{len(table)} pictures and maps in {output}")
+
+
+@app.command()
 def methods(
     recipes: Annotated[Path, typer.Argument(help="The folder of recipes to list.")] = Path("pipelines/methods"),
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md, with every term.")] = False,

@@ -1,0 +1,118 @@
+"""Lesion detection: which candidates are which lesions, and how well they are ranked. As PI-CAI scores prostate lesions.
+
+Judging sees no voxels, so `predict` calls `lesions_of` and writes one row an entry; the rest works on these rows.
+Saha et al., Lancet Oncology 2024 (PI-CAI); equal to its picai_eval 1.4.13, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import label
+from scipy.optimize import linear_sum_assignment
+
+from medssl.errors import UserError
+
+TOUCHING = np.ones((3, 3, 3))
+"""Voxels that share a face, an edge or a corner belong together (26 neighbours)."""
+
+LEAST_OVERLAP = 0.1
+"""Intersection over union from which a candidate may be a lesion."""
+
+
+class Lesion(NamedTuple):
+    """An entry of a case: a lesion found or missed (`truth` 1), or a false alarm (0); the candidate's confidence, 0 for a
+    missed lesion; its intersection over union with the lesion.
+    """
+
+    truth: int
+    score: float
+    overlap: float
+
+
+def lesions_of(
+    detected: np.ndarray, truth: np.ndarray, *, least_overlap: float = LEAST_OVERLAP, strict: bool = False
+) -> list[Lesion]:
+    """The entries of a case: one for each lesion of `truth` (I, J, K), one for each false alarm; none for an empty pair.
+
+    `detected` (I, J, K) is 0 but for candidates, each of one confidence; it is on the grid of `truth`. A lesion has at
+    most one candidate and a candidate one lesion: as many pairs as possible that overlap enough, among those the ones that
+    overlap most. A candidate left over that does overlap a lesion enough is no entry, as one of two halves of a lesion is
+    no false alarm; with `strict` it is one. Raises UserError for maps of two shapes, and for candidates of several values.
+    """
+    if detected.shape != truth.shape or detected.ndim != 3:
+        raise UserError(
+            f"detection map {detected.shape}, lesion mask {truth.shape}: not two volumes on one grid; resample the map to "
+            "the mask's grid"
+        )
+    candidates, found = label(detected > 0, TOUCHING)
+    lesions, there = label(truth > 0, TOUCHING)
+    scores = _confidences(detected, candidates, found)
+    overlap = _overlaps(lesions, there, candidates, found)
+    enough = overlap >= least_overlap
+    rows, columns = linear_sum_assignment(np.where(enough, 1 + overlap, 0), maximize=True)
+    pairs = {row: column for row, column in zip(rows, columns, strict=True) if enough[row, column]}
+    entries = [
+        Lesion(1, float(scores[pairs[n]]), float(overlap[n, pairs[n]])) if n in pairs else Lesion(1, 0.0, 0.0)
+        for n in range(there)
+    ]
+    excused = set(pairs.values()) if strict else set(np.flatnonzero(enough.any(0)))
+    return entries + [Lesion(0, float(scores[n]), 0.0) for n in range(found) if n not in excused]
+
+
+def lesion_average_precision(*, truth: np.ndarray, score: np.ndarray) -> float:
+    """Area under precision over recall of entries of all cases, as a step sum; a missed lesion is never recalled.
+
+    nan without a lesion.
+    """
+    lesions = int((truth == 1).sum())
+    if not lesions:
+        return math.nan
+    seen = score > 0
+    order = np.argsort(-score[seen], kind="stable")
+    last = np.append(np.diff(score[seen][order]) != 0, True)[: len(order)]
+    hits = np.cumsum(truth[seen][order] == 1)[last]
+    precision = hits / (np.flatnonzero(last) + 1)
+    return float((np.diff(np.append(0, hits)) * precision).sum() / lesions)
+
+
+def lesion_sensitivity(*, truth: np.ndarray, score: np.ndarray, cases: int, alarms: float) -> float:
+    """The most lesions found, as a share, with at most `alarms` false alarms a case (a point of the FROC curve).
+
+    nan without a lesion.
+    """
+    lesions = int((truth == 1).sum())
+    if not lesions:
+        return math.nan
+    thresholds = np.unique(score[score > 0])
+    false = np.array([((truth == 0) & (score >= t)).sum() for t in thresholds]) / cases
+    found = np.array([((truth == 1) & (score >= t)).sum() for t in thresholds]) / lesions
+    return float(found[false <= alarms].max(initial=0.0))
+
+
+def _confidences(detected: np.ndarray, candidates: np.ndarray, found: int) -> np.ndarray:
+    """The confidence of each candidate."""
+    inside = candidates > 0
+    numbers, values = candidates[inside] - 1, detected[inside].astype(float)
+    low, high = np.full(found, np.inf), np.full(found, -np.inf)
+    np.minimum.at(low, numbers, values)
+    np.maximum.at(high, numbers, values)
+    if (low != high).any():
+        first = int(np.flatnonzero(low != high)[0])
+        raise UserError(
+            f"detection map: candidate {first + 1} has confidences from {low[first]:g} to {high[first]:g}; give each "
+            "connected candidate one, e.g. by medssl.heads.candidates"
+        )
+    return high
+
+
+def _overlaps(lesions: np.ndarray, there: int, candidates: np.ndarray, found: int) -> np.ndarray:
+    """Intersection over union (lesions, candidates)."""
+    joint = np.bincount(
+        lesions.ravel().astype(np.int64) * (found + 1) + candidates.ravel(), minlength=(there + 1) * (found + 1)
+    ).reshape(there + 1, found + 1)
+    both = joint[1:, 1:]
+    either = joint.sum(1)[1:, None] + joint.sum(0)[None, 1:] - both
+    return both / np.maximum(either, 1)

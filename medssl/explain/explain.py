@@ -1,0 +1,106 @@
+"""From a fine-tuned run and a store to maps of where the model looked, one volume after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medssl.atomic import replacing
+from medssl.errors import UserError
+from medssl.explain.look import Way, against, believe, look
+from medssl.explain.overlay import draw
+from medssl.heads import Segment
+from medssl.place import find_place
+from medssl.predict import load_model
+from medssl.progress import Progress, silent
+from medssl.runs import read_run
+from medssl.store import Store, open_store
+from medssl.views.geometry import sample
+from medssl.views.select import build_views, select
+
+COLUMNS = ("volume_id", "score", "stable", "learned", "hit", "inside", "chance")
+
+
+def explain(
+    run: Path | str,
+    store: Path | str,
+    output: Path | str,
+    cases: Sequence[str],
+    *,
+    by: Way = "grad-cam",
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """A row for each volume of `cases`: the model's score, and what may be believed of its map (see look.Belief).
+
+    The folder `output` holds for each the map on the volume's prepared grid (CASE.nii.gz, in its place in the world) and
+    over the volume (CASE.png), and the rows as explain.csv. A classifier judges the middle of a volume (see predict):
+    beyond that view the map is 0.
+    """
+    run, output, store_ = Path(run), Path(output), open_store(store)
+    record = read_run(run)
+    model = load_model(run, record).to(find_place("32-true").device).eval()
+    unknown = [case for case in cases if case not in store_.grids]
+    if unknown:
+        raise UserError(f"--case {unknown[0]}: the store has no such volume; ids are in {store_.path}/volumes.parquet")
+    crops = build_views(record["recipe"]["views"]).crops
+    rows = []
+    for number in progress(range(len(cases)), "looking", len(cases)):
+        volume_id = cases[number]
+        place = crops.centred(store_.shape(volume_id), store_.affine(volume_id))
+        view = sample(store_.read(volume_id), place, crops.grid)
+        view = (view if len(crops.size) == 3 else view[..., 0])[None].to(next(model.parameters()).device)
+        seen = look(model, view, by)
+        found = _on_volume(seen, place, store_.shape(volume_id))
+        mask = _mask(store_, volume_id)
+        with torch.no_grad():
+            logits = model.answer(view)
+        score = float("nan") if isinstance(model.head, Segment) else float(torch.sigmoid(logits)[0])
+        rows.append([volume_id, score, *believe(model, view, by), *against(found, mask)])
+        _save(output / f"{volume_id}.nii.gz", found, store_.affine(volume_id))
+        draw(
+            output / f"{volume_id}.png", store_.read(volume_id)[0].astype(np.float32), found, mask,
+            store_.affine(volume_id), f"{volume_id}  {by}" + ("" if np.isnan(score) else f"  score {score:.2f}"),
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=[*COLUMNS])
+    with replacing(output / "explain.csv") as part:
+        table.to_csv(part, index=False)
+    return table
+
+
+def cases_of(run: Path | str, store: Path | str, split: str, most: int) -> list[str]:
+    """The ids of at most `most` volumes of a split that the run's recipe asks for, evenly taken."""
+    section = {key: value for key, value in read_run(Path(run))["recipe"].get("data", {}).items() if key != "labelled"}
+    ids = select(open_store(store), section, split=split)["volume_id"].tolist()
+    return ids[:: -(-len(ids) // most)]
+
+
+def _on_volume(seen: torch.Tensor, place: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A view's map on the volume's grid (I, J, K); 0 beyond the view."""
+    box = seen.cpu().numpy().reshape((*seen.shape, *[1] * (3 - seen.ndim)))[None]
+    inverse = np.linalg.inv(place)
+    found = sample(box, inverse, shape)[0].numpy()
+    ends = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ inverse[:3, :3].T + inverse[:3, 3]
+    beyond = ((ends < -0.5) | (ends > np.array(box.shape[1:]) - 0.5)).any(-1)
+    found[beyond] = 0
+    return found
+
+
+def _mask(store: Store, volume_id: str) -> np.ndarray:
+    """The label map (I, J, K); zeros where there is none."""
+    if "mask" in store.grids[volume_id][2]:
+        return store.read(volume_id, "mask")[0]
+    return np.zeros(store.shape(volume_id), np.uint8)
+
+
+def _save(path: Path, found: np.ndarray, affine: np.ndarray) -> None:
+    import nibabel as nib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        named = part.with_name(part.name + ".nii.gz")
+        nib.save(nib.Nifti1Image(found.astype(np.float32), affine), named)
+        named.replace(part)
