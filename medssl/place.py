@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import logging
 import os
+import sys
 from typing import Literal
 
 import torch
@@ -19,9 +21,14 @@ Strategy = Literal["ddp", "fsdp"]
 """Whether each process holds the whole model, or a part of each weight."""
 
 
+MMAP, TRIM = (-3, "MALLOC_MMAP_THRESHOLD_", 1 << 30), (-1, "MALLOC_TRIM_THRESHOLD_", 1 << 29)
+"""Of mallopt(3): its number for a setting, the variable that sets it, and bytes."""
+
+
 def find_place(precision: str) -> Fabric:
     """Fabric on the best device there is, quietly. One process; the precision is the recipe's."""
     _quietly()
+    keep_memory()
     return Fabric(accelerator="auto", devices=1, precision=precision)
 
 
@@ -38,6 +45,7 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     if _processes() == 1:
         return find_place(precision)
     _quietly()
+    keep_memory()
     world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     gpus = torch.cuda.device_count()
     if 0 < gpus < here:
@@ -48,6 +56,21 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     )  # fmt: skip
     fabric.launch()
     return fabric
+
+
+def keep_memory() -> None:
+    """Nothing; where glibc is, this process keeps the memory of tensors that it is done with, for the next ones.
+
+    By default each tensor over 32 MiB is mapped anew, and the system clears every page of it at its first touch, in every
+    step: on a CPU that takes about as long as the arithmetic (benchmarks/README.md). A process then holds about a third
+    more. Whoever sets one of the variables of `MMAP` and `TRIM` is left alone.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    for number, variable, size in (MMAP, TRIM):
+        if mallopt is not None and variable not in os.environ:
+            mallopt(ctypes.c_int(number), ctypes.c_int(size))
 
 
 def ask_alone(what: str) -> None:
