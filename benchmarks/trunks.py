@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from medssl.methods import build_method
+from medssl.place import keep_memory
 from medssl.recipe import Section
 from medssl.trunks import Trunk, build_trunk
 from medssl.views import Batch
@@ -189,6 +190,7 @@ def main() -> None:
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     told = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as every training does
     if told.alone:
         alone(*told.alone)
         return
