@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import torch
 from torch import nn
 
 from medssl import checkpoint, processes
+from medssl.adaptations import Adaptation, Added, build_adaptation
 from medssl.errors import UserError
 from medssl.heads import Classify, Segment, build_head
 from medssl.place import join
@@ -25,15 +27,33 @@ from medssl.weights import begin_with, origin_of
 
 
 class Supervised(nn.Module):
-    """A trunk with a head; a batch gives the loss of the head's answers against its labels."""
+    """A trunk with a head; a batch gives the loss of the head's answers against its labels.
+
+    `adapted` says how the trunk moves, once it holds the weights that it starts from.
+    """
 
     def __init__(self, trunk: Trunk, head: Classify | Segment) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
+        self.added: Added | None = None
+        self.adaptation: Adaptation | None = None
+
+    def adapt(self, adaptation: Adaptation) -> None:
+        """Nothing; the trunk moves as `adaptation` says from now on."""
+        self.adaptation, self.added = adaptation, adaptation.begin(cast(nn.Module, self.trunk))
+
+    def rate_of(self, name: str) -> float:
+        """The share of the learning rate at which a weight of that name moves."""
+        if self.adaptation is None or not name.startswith("trunk."):
+            return 1.0
+        return self.adaptation.rate_of(name.removeprefix("trunk."), cast(nn.Module, self.trunk))
 
     def answer(self, x: torch.Tensor) -> torch.Tensor:
         """The head's logits for views (B, C, *S)."""
-        return self.head(self.trunk(x), tuple(x.shape[2:]))
+        trunk = cast(nn.Module, self.trunk)
+        sums = {} if self.added is None else self.added.sums(trunk)
+        features = torch.func.functional_call(trunk, sums, (x,)) if sums else self.trunk(x)
+        return self.head(features, tuple(x.shape[2:]))
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The task's loss."""
@@ -77,7 +97,7 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         raise UserError(f"label {target!r}: {odd[0]:g} is not 0 or 1; make a 0/1 label of it in the data card")
     if isinstance(model.head, Segment):
         _check_structures(rows, model.head.structures)
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "finetune",
         "start": origin_of(None if start is None else Path(start)),
         "volumes": len(rows),
@@ -86,6 +106,12 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     }
     if start is not None:
         load_trunk(model, recipe, Path(start))
+    model.adapt(build_adaptation(recipe.get("adapt", {})))
+    if model.added is not None and settings.strategy == "fsdp":
+        raise UserError(
+            "finetune.strategy: fsdp, but what adapt.name low_rank adds to is spread over processes; use ddp"
+        )
+    facts["moving"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     views = build_views(recipe["views"], count=1)
     steps = Steps(
         store, rows, views, batch=settings.batch, seed=settings.seed, target=target, balance=settings.balance,

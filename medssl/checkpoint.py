@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from medssl.adaptations.low_rank import merged
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.processes import first
@@ -71,9 +72,9 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def weights(path: Path, prefix: str) -> Mapping[str, torch.Tensor]:
-    """The model's tensors whose names start with `prefix`, without it."""
-    start = MODEL + prefix
-    return {name.removeprefix(start): value for name, value in read(path).items() if name.startswith(start)}
+    """The model's tensors whose names start with `prefix`, without it; what was learned beside a trunk is in its weights."""
+    start, tensors = MODEL + prefix, merged(read(path), f"{MODEL}trunk.", f"{MODEL}added.")
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
 def fill(module: torch.nn.Module, prefix: str, run: Path) -> None:

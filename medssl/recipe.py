@@ -48,7 +48,20 @@ Whole = Annotated[int, Within(least=0)]
 Axis = Annotated[int, Within(least=0, most=2)]
 """An axis of a volume."""
 
-SECTIONS = ("name", "prepare", "data", "views", "trunk", "method", "pretrain", "probe", "head", "finetune", "evaluate")
+SECTIONS = (
+    "name",
+    "prepare",
+    "data",
+    "views",
+    "trunk",
+    "method",
+    "pretrain",
+    "probe",
+    "head",
+    "adapt",
+    "finetune",
+    "evaluate",
+)
 """What a recipe may hold, in the order in which it is used."""
 
 

@@ -260,10 +260,14 @@ def _draw(model: torch.nn.Module, batch: Batch, fabric: Fabric, run: Path, board
 
 
 def _groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    trunk = [p for name, p in trainable if name.startswith("trunk.")]
-    rest = [p for name, p in trainable if not name.startswith("trunk.")]
-    return [{"params": trunk, "scale": settings.trunk_lr}, {"params": rest, "scale": 1.0}]
+    """The weights that move, those of one rate together; a model with `rate_of` says at which share of it each moves."""
+    rate_of = getattr(model, "rate_of", lambda _: 1.0)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = rate_of(name) * (settings.trunk_lr if name.startswith("trunk.") else 1.0)
+            groups.setdefault(scale, []).append(parameter)
+    return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
 
 
 def _total(losses: dict[str, torch.Tensor], told: dict[str, float], step: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ ORDER = [
     ["processes", "sharding", "views"],
     ["trunks"],
     ["methods"],
+    ["adaptations"],
     ["heads"],
     ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures"],
     ["weights"],
