@@ -62,7 +62,7 @@ class Added(nn.Module):
 
 
 def merged(tensors: Mapping[str, torch.Tensor], trunk: str, added: str) -> dict[str, torch.Tensor]:
-    """The tensors of a model, where the trunk's weights (names that begin with `trunk`) are as they are with what was learned
+    """The tensors of a model in which the trunk's weights, whose names begin with `trunk`, are as with what was learned
     beside them (`added`), which is left out. The same tensors where there is none.
     """
     found = {name: value for name, value in tensors.items() if not name.startswith(added)}
