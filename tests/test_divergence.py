@@ -59,7 +59,7 @@ def test_the_rule_knows_no_unit(tmp_path, scale, shift):
 
 def test_it_is_off_by_default(balls, tmp_path):
     assert stops(FALLEN + [1e9] * 200, tmp_path, share=0) is None
-    with pytest.raises(UserError, match=r"may_rise: -1.0 is negative"):
+    with pytest.raises(UserError, match=r"may_rise: -1\.0 must be at least 0"):
         pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.may_rise=-1"]), balls / "store", tmp_path / "run")
 
 
