@@ -4,71 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch.utils.data import Dataset
 
 from medssl import checkpoint, processes
-from medssl.adaptations import Adaptation, Added, build_adaptation
+from medssl.adaptations import build_adaptation
 from medssl.errors import UserError
-from medssl.heads import Classify, Segment, build_head
+from medssl.heads import Segment, build_head
+from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
+from medssl.learners.pseudo_supervisor import PseudoSupervisor
 from medssl.place import join
+from medssl.probe.linear import few_patients
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import occupied, open_run
 from medssl.store import Store, open_store
 from medssl.train import Plan, Training, fit
-from medssl.trunks import Trunk, build_trunk
+from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
 from medssl.weights import begin_with, origin_of
-
-
-class Supervised(nn.Module):
-    """A trunk with a head; a batch gives the loss of the head's answers against its labels.
-
-    `adapted` says how the trunk moves, once it holds the weights that it starts from.
-    """
-
-    def __init__(self, trunk: Trunk, head: Classify | Segment) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, head
-        self.added: Added | None = None
-        self.adaptation: Adaptation | None = None
-
-    def adapt(self, adaptation: Adaptation) -> None:
-        """Nothing; the trunk moves as `adaptation` says from now on."""
-        self.adaptation, self.added = adaptation, adaptation.begin(cast(nn.Module, self.trunk))
-
-    def rate_of(self, name: str) -> float:
-        """The share of the learning rate at which a weight of that name moves."""
-        if self.adaptation is None or not name.startswith("trunk."):
-            return 1.0
-        return self.adaptation.rate_of(name.removeprefix("trunk."), cast(nn.Module, self.trunk))
-
-    def answer(self, x: torch.Tensor) -> torch.Tensor:
-        """The head's logits for views (B, C, *S)."""
-        trunk = cast(nn.Module, self.trunk)
-        sums = {} if self.added is None else self.added.sums(trunk)
-        features = torch.func.functional_call(trunk, sums, (x,)) if sums else self.trunk(x)
-        return self.head(features, tuple(x.shape[2:]))
-
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The task's loss."""
-        return {"task": self.head.loss(self.answer(batch.x[0]), batch.target)}
-
-    def after_step(self, steps: int) -> None:
-        """Nothing to do after a step."""
-
-    @torch.no_grad()
-    def picture(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Views, and for a segmentation the label maps given and found."""
-        images = {"view": batch.x[0, :, 0].float()}
-        if isinstance(self.head, Segment):
-            images |= {"label": batch.target.float(), "label found": self.answer(batch.x[0]).argmax(1).float()}
-        return images
 
 
 def build_model(recipe: Section) -> Supervised:
@@ -104,20 +62,79 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         "patients": rows["patient_pid"].nunique(),
         "labels": _told(rows, target),
     }
-    if start is not None:
-        load_trunk(model, recipe, Path(start))
-    model.adapt(build_adaptation(recipe.get("adapt", {})))
+    _begin(model, recipe, start)
     if model.added is not None and settings.strategy == "fsdp":
         raise UserError(
             "finetune.strategy: fsdp, but what adapt.name low_rank adds to is spread over processes; use ddp"
         )
-    facts["moving"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    views = build_views(recipe["views"], count=1)
-    steps = Steps(
-        store, rows, views, batch=settings.batch, seed=settings.seed, target=target, balance=settings.balance,
-        share=processes.share(),
-    )  # fmt: skip
-    return Plan(model, steps, settings, facts)
+
+    def another() -> Supervised:
+        torch.manual_seed(settings.seed + 1)
+        return _begin(build_model(recipe), recipe, start)
+
+    size = build_views(recipe["views"]).crops.size
+    learner = build_learner(recipe.get("learn", {}), model, {
+        "steps": settings.steps, "shape": (settings.batch, model.trunk.channels, *size), "other": another,
+        "policy": another, "patients": rows["patient_pid"].drop_duplicates().tolist(),
+    })  # fmt: skip
+    if learner.alone and processes.share()[1] > 1:
+        raise UserError(f"learn.name: {recipe['learn']['name']} learns in one process; start it without torchrun")
+    if learner.answers and model.added is not None:
+        raise UserError(
+            "adapt.name: low_rank, but learn.name mean_teacher answers by its average; take another of both"
+        )
+    facts["moving"] = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    facts["answers"] = learner.answers
+    return Plan(learner, _batches(learner, store, rows, recipe, settings), settings, facts)
+
+
+def _begin(model: Supervised, recipe: Section, start: Path | str | None) -> Supervised:
+    """The model, which holds the weights of `start` and moves as the recipe says."""
+    if start is not None:
+        load_trunk(model, recipe, Path(start))
+    model.adapt(build_adaptation(recipe.get("adapt", {})))
+    return model
+
+
+def _batches(
+    learner: Learner, store: Store, rows: pd.DataFrame, recipe: Section, settings: Training
+) -> Dataset[Batch] | Dataset[Mixed]:
+    """What `learner` learns from: the labelled `rows`, and the other scans that it wants."""
+    target = str(learner.head.target)
+
+    def steps(some: pd.DataFrame, *, labelled: bool = True, alter: bool = True, count: int = 1) -> Steps:
+        views = build_views(recipe["views"], count=count, alter=alter)
+        balance = settings.balance if labelled else ""
+        return Steps(
+            store, some.reset_index(drop=True), views, batch=settings.batch, seed=settings.seed,
+            target=target if labelled else "", balance=balance, share=processes.share(),
+        )  # fmt: skip
+
+    if not learner.wants:
+        return steps(rows)
+    others = {}
+    patients = rows["patient_pid"].to_numpy()
+    if isinstance(learner, PseudoSupervisor):
+        few = round(learner.aside * len(set(patients)))
+        aside = few_patients(rows[target].to_numpy(), patients, few, settings.seed)
+        if not aside.any() or aside.all():
+            raise UserError(
+                f"learn.aside: {learner.aside:g} of {len(set(patients))} labelled patients leaves one side without any; "
+                "raise data.labelled"
+            )
+        others["judged"], rows = steps(rows[aside]), rows[~aside]
+    data = {key: value for key, value in recipe.get("data", {}).items() if key not in ("labelled", "lot")}
+    every = select(store, data, split="train", channels=int(rows["channels"].iloc[0]))
+    unknown = every[~every["patient_pid"].isin(patients)]
+    if unknown.empty:
+        raise UserError(
+            f"learn.name: {recipe['learn']['name']} learns from unlabelled scans, but all {len(set(patients))} training "
+            "patients are labelled; set data.labelled to fewer"
+        )
+    others["unlabelled"] = steps(unknown, labelled=False, count=getattr(learner, "looks", 1))
+    if "plain" in learner.wants:
+        others["plain"] = steps(unknown, labelled=False, alter=False)
+    return MixedSteps(steps(rows), others)
 
 
 def finetune(
@@ -138,6 +155,8 @@ def finetune(
     with occupied(run):
         open_run(run, recipe, store_, facts)
         fit(model, steps, settings, run, progress)
+        if isinstance(model, Telling) and processes.first():
+            model.tell(run)
     return run
 
 

@@ -12,11 +12,12 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from medssl import checkpoint
-from medssl.adapt import Supervised, build_model
+from medssl.adapt import build_model
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.overlap import dice
 from medssl.heads import Segment
+from medssl.learners import Supervised
 from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import make
@@ -87,7 +88,8 @@ def load_model(run: Path, record: dict[str, Any]) -> Supervised:
             f"{run}: stopped after {done} of {steps} steps; run medssl finetune again, it goes on from there"
         )
     model = build_model(record["recipe"])
-    model.load_state_dict(dict(checkpoint.weights(run / "last.safetensors", "")))
+    tensors = checkpoint.weights(run / "last.safetensors", record["facts"].get("answers", ""))
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
     return model
 
 

@@ -59,6 +59,7 @@ SECTIONS = (
     "probe",
     "head",
     "adapt",
+    "learn",
     "finetune",
     "evaluate",
 )

@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import adapt, checkpoint, train
+from medssl.learners import MixedSteps
 from medssl.place import ask_alone
 from medssl.progress import Progress, silent
 from medssl.recipe import Section
@@ -264,8 +266,11 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _kept(batches: Steps) -> int:
+def _kept(batches: Dataset[Any]) -> int:
     """Bytes of the volumes that are small enough to be kept once they have been read, two a voxel and one of a mask."""
+    if isinstance(batches, MixedSteps):
+        return sum(_kept(one) for one in (batches.labelled, *batches.others.values()))
+    assert isinstance(batches, Steps)
     store = batches.store
     channels = store.volumes.set_index("volume_id")["channels"].astype(int)
     mask = int(batches.target == "mask")

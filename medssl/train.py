@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
+from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl import checkpoint, processes
@@ -95,7 +96,7 @@ class Trainable(Protocol):
 
 def fit(
     model: torch.nn.Module,
-    batches: Steps,
+    batches: Dataset[Any],
     settings: Training,
     run: Path,
     progress: Progress = silent,
@@ -180,7 +181,7 @@ class Plan(NamedTuple):
     """A training before its first step."""
 
     model: torch.nn.Module
-    batches: Steps
+    batches: Dataset[Any]
     settings: Training
     facts: dict[str, Any]
     """What run.json tells of it beside recipe, store and versions."""
@@ -242,7 +243,7 @@ def watching(planned: Plan, recipe: Section, store: Store, run: Path) -> Online 
     if "probe" not in recipe:
         return None
     last = planned.settings.steps - 1
-    return Online(cast(Method, planned.model), store, recipe, run, planned.batches, last)
+    return Online(cast(Method, planned.model), store, recipe, run, cast(Steps, planned.batches), last)
 
 
 def _tell(log: Log, board: SummaryWriter, numbers: dict[str, float]) -> None:

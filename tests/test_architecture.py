@@ -29,6 +29,7 @@ ORDER = [
     ["heads"],
     ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures"],
     ["weights"],
+    ["learners"],
     ["probe"],
     ["train"],
     ["adapt"],

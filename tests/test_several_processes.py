@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medssl import checkpoint
-from medssl.adapt import Supervised, finetune
+from medssl.adapt import finetune
 from medssl.errors import UserError
 from medssl.heads import build_head
+from medssl.learners import Supervised
 from medssl.methods import TERMS, build_method
 from medssl.methods.rebuild import Rebuild
 from medssl.place import join

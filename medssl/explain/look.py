@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional
 
-from medssl.adapt import Supervised
 from medssl.explain.maps import eigen_cam, grad_cam, scaled
 from medssl.heads import Segment
+from medssl.learners import Supervised
 from medssl.trunks import Features
 
 Way = Literal["grad-cam", "eigen-cam"]

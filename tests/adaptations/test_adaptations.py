@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from medssl import checkpoint
-from medssl.adapt import Supervised, build_model, finetune, load_trunk, plan
+from medssl.adapt import build_model, finetune, load_trunk, plan
 from medssl.adaptations import ADAPTATIONS, build_adaptation
 from medssl.adaptations.layers import layer_of, layers_of
 from medssl.adaptations.low_rank import merged
 from medssl.errors import UserError
 from medssl.heads import build_head
+from medssl.learners import Supervised
 from medssl.predict import load_model, predict
 from medssl.probe.features import read_trunk
 from medssl.recipe import read_recipe

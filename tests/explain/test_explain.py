@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.adapt import Supervised, finetune
+from medssl.adapt import finetune
 from medssl.errors import UserError
 from medssl.explain import cases_of, explain
 from medssl.explain.look import against, alike, believe, look
 from medssl.heads import build_head
+from medssl.learners import Supervised
 from medssl.recipe import read_recipe
 from medssl.store import open_store
 from medssl.trunks import build_trunk

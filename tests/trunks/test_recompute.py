@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from medssl import checkpoint
-from medssl.adapt import Supervised
 from medssl.errors import UserError
 from medssl.heads import build_head
+from medssl.learners import Supervised
 from medssl.methods import build_method
 from medssl.recipe import read_recipe
 from medssl.train import pretrain
