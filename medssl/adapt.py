@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from medssl import checkpoint, processes
 from medssl.adaptations import build_adaptation
 from medssl.errors import UserError
-from medssl.heads import Segment, build_head
+from medssl.heads import Detect, Segment, build_head
 from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
 from medssl.learners.pseudo_supervisor import PseudoSupervisor
 from medssl.place import join
@@ -184,7 +184,7 @@ def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
     """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one."""
     begin_with(model.trunk, recipe.get("trunk", {}), build_views(recipe["views"]).crops.size, start)
     last = start / checkpoint.NAME
-    if isinstance(model.head, Segment) and last.exists():
+    if isinstance(model.head, Segment | Detect) and last.exists():
         for place in ("decoder.", "head.decoder."):  # of a pretraining, of a segmentation
             if checkpoint.weights(last, place):
                 checkpoint.fill(model.head.decoder, place, start)

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from monai.inferers import sliding_window_inference
 
 from medssl import checkpoint
 from medssl.adapt import build_model
+from medssl.answers import detection_map, label_map, save_map, score
 from medssl.atomic import replacing
 from medssl.errors import UserError
+from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.overlap import dice
-from medssl.heads import Segment
+from medssl.heads import Classify, Segment
 from medssl.learners import Supervised
 from medssl.place import find_place
 from medssl.progress import Progress, silent
@@ -25,16 +26,12 @@ from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.train import Training
 from medssl.views import Crops
-from medssl.views.geometry import sample
 from medssl.views.select import Selection, build_views, matching, select
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
 """Columns copied from the manifest, so that the table can be stratified without it."""
 
 SPLITS = ("train", "val", "test")
-
-OVERLAP = 0.5
-"""Fraction by which neighbouring windows of a segmentation overlap."""
 
 
 def predict(
@@ -49,7 +46,9 @@ def predict(
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
     Volumes without the label are left out: there is nothing to score. A split without any volume is skipped; none left
-    is a UserError. `masks` is a folder for the label maps found, as NIfTI on the prepared grid.
+    is a UserError. `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
+    Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
+    holds a row for each lesion and each false alarm (see evaluate/detection.py).
     """
     run, output, store_ = Path(run), Path(output), open_store(store)
     if output.suffix not in (".parquet", ".csv"):
@@ -65,14 +64,26 @@ def predict(
     for place in progress(range(len(rows)), "predicting", len(rows)):
         row = rows.iloc[place]
         with torch.inference_mode(), fabric.autocast():
-            answers.append(_answer(model, store_, row, crops, masks))
-    table = _table(rows, pd.DataFrame(answers), model, run.name)
-    with replacing(output) as part:
-        if output.suffix == ".csv":
+            answers.append(_answer(model, store_, row["volume_id"], crops, masks))
+    told = pd.DataFrame(answers)
+    table = _table(rows, told, model, run.name)
+    if "lesions" in told:
+        _write(_lesions(table, told), lesions_beside(output))
+    _write(table, output)
+    return table
+
+
+def lesions_beside(output: Path) -> Path:
+    """Where the table of lesions is that belongs to a predictions table."""
+    return output.with_stem(f"{output.stem}_lesions")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as part:
+        if path.suffix == ".csv":
             table.to_csv(part, index=False)
         else:
             table.to_parquet(part, index=False)
-    return table
 
 
 def load_model(run: Path, record: dict[str, Any]) -> Supervised:
@@ -105,54 +116,42 @@ def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Su
     return pd.concat(found, ignore_index=True)
 
 
-def _answer(model: Supervised, store: Store, row: pd.Series, crops: Crops, masks: Path | None) -> dict[str, float]:
-    device = next(model.parameters()).device
-    if not isinstance(model.head, Segment):
-        return {"score": float(torch.sigmoid(model.answer(_whole_view(store, row, crops).to(device)).float())[0])}
-    found = _segment(model, store, row["volume_id"], crops, device)
-    truth = store.read(row["volume_id"], "mask")[0]
-    if masks is not None:
-        _save_mask(masks / f"{row['volume_id']}.nii.gz", found, store.affine(row["volume_id"]))
-    scores = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(model.head.structures, 1)}
-    known = [score for score in scores.values() if not np.isnan(score)]
-    return {**scores, "dice_mean": float(np.mean(known)) if known else float("nan")}
-
-
-def _whole_view(store: Store, row: pd.Series, crops: Crops) -> torch.Tensor:
-    """The unaltered view of the volume's middle, (1, C, *S)."""
-    volume_id = row["volume_id"]
-    place = crops.centred(store.shape(volume_id), store.affine(volume_id))
-    view = sample(store.read(volume_id), place, crops.grid)
-    return (view if len(crops.size) == 3 else view[..., 0])[None]
-
-
-def _segment(model: Supervised, store: Store, volume_id: str, crops: Crops, device: torch.device) -> np.ndarray:
-    """The label map (I, J, K) found on the prepared grid, by overlapping windows."""
-    if crops.mm:
-        raise UserError("views.mm: a segmentation works on the prepared grid; set the spacing in prepare, not in views")
-    voxels = torch.from_numpy(np.asarray(store.read(volume_id), np.float32))[None].to(device)
-    flat = len(crops.size) == 2
-    logits = sliding_window_inference(
-        voxels[..., 0] if flat else voxels, crops.size, 4, model.answer, OVERLAP, "gaussian", cval=float(voxels.min())
-    )
-    found = logits.float().argmax(1)[0].to(torch.uint8).cpu().numpy()
-    return found[..., None] if flat else found
-
-
-def _save_mask(path: Path, found: np.ndarray, affine: np.ndarray) -> None:
-    import nibabel as nib
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(found, affine), path)
+def _answer(model: Supervised, store: Store, volume_id: str, crops: Crops, maps: Path | None) -> dict[str, Any]:
+    """Columns of the table; "lesions" are rows of the other one."""
+    head = model.head
+    if isinstance(head, Classify):
+        return {"score": score(model, store, volume_id, crops)}
+    truth = store.read(volume_id, "mask")[0]
+    found = (label_map if isinstance(head, Segment) else detection_map)(model, store, volume_id, crops)
+    if maps is not None:
+        save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
+    if isinstance(head, Segment):
+        scores = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(head.structures, 1)}
+        known = [one for one in scores.values() if not np.isnan(one)]
+        return {**scores, "dice_mean": float(np.mean(known)) if known else float("nan")}
+    lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
+    return {"score": float(found.max()), "label": float(lesions.any()), "lesions": lesions_of(found, lesions)}
 
 
 def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: str) -> pd.DataFrame:
     table = pd.DataFrame({"sample_id": rows["volume_id"], "patient_id": rows["patient_pid"], "split": rows["split"]})
-    segment = isinstance(model.head, Segment)
-    table["label"] = np.nan if segment else rows[model.head.target].astype(float)
-    table["score"] = np.nan if segment else answers["score"]
-    table["task"], table["model"] = "segment" if segment else model.head.target, name
+    head = model.head
+    table["label"] = rows[head.target].astype(float) if isinstance(head, Classify) else answers.get("label", np.nan)
+    table["score"] = answers.get("score", np.nan)
+    table["task"] = head.target if isinstance(head, Classify) else "segment" if isinstance(head, Segment) else "detect"
+    table["model"] = name
     for column in ATTRIBUTES:
         if column in rows:
             table[column] = rows[column]
-    return table.join(answers.drop(columns="score", errors="ignore"))
+    return table.join(answers.drop(columns=["label", "score", "lesions"], errors="ignore"))
+
+
+def _lesions(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """A row for each lesion, found or missed, and each false alarm, with what is known of its case."""
+    entries = [
+        {"sample_id": case, "truth": one.truth, "score": one.score, "overlap": one.overlap}
+        for case, found in zip(table["sample_id"], answers["lesions"], strict=True)
+        for one in found
+    ]
+    known = table.drop(columns=["label", "score"])
+    return pd.DataFrame(entries, columns=["sample_id", "truth", "score", "overlap"]).merge(known, on="sample_id")

@@ -34,6 +34,7 @@ ORDER = [
     ["train"],
     ["adapt"],
     ["rehearsal", "find_rate"],
+    ["answers"],
     ["predict"],
     ["explain"],
     ["demo"],

@@ -6,6 +6,7 @@ import pytest
 from medssl.adapt import finetune
 from medssl.errors import UserError
 from medssl.evaluate import read_predictions
+from medssl.evaluate.detection import lesion_average_precision, lesions_of
 from medssl.evaluate.overlap import dice
 from medssl.predict import predict
 from medssl.recipe import read_recipe
@@ -79,3 +80,29 @@ def test_an_unfinished_run_is_not_predicted_with(balls, classifier, tmp_path):
     (half / "run.json").write_text(text)
     with pytest.raises(UserError, match="stopped after 6 of 60 steps"):
         predict(half, balls / "store", tmp_path / "p.csv")
+
+
+@pytest.fixture(scope="module")
+def detector(balls, tmp_path_factory):
+    changes = ["head={name: detect, loss: dice}", "finetune={steps: 60, batch: 4, lr: 1e-2, precision: 32-true}"]
+    return finetune(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path_factory.mktemp("d") / "run")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_lesions_have_a_table_of_their_own_that_fits_the_maps(balls, detector, tmp_path, ending):
+    table = predict(detector, balls / "store", tmp_path / f"p.{ending}", splits=["test"], masks=tmp_path / "maps")
+    read = pd.read_csv if ending == "csv" else pd.read_parquet
+    lesions, store = read(tmp_path / f"p_lesions.{ending}"), open_store(balls / "store")
+    assert read_predictions(tmp_path / f"p.{ending}")["label"].eq(1).all()
+    assert set(lesions["sample_id"]) == set(table["sample_id"]) and {"patient_id", "split", "sex"} <= set(lesions)
+    found = 0
+    for row in table.itertuples():
+        detected = np.asarray(nib.load(tmp_path / "maps" / f"{row.sample_id}.nii.gz").dataobj)
+        assert row.score == pytest.approx(detected.max())
+        told = lesions[lesions["sample_id"] == row.sample_id]
+        wanted = sorted(lesions_of(detected, store.read(row.sample_id, "mask")[0]))
+        mine = sorted(zip(told["truth"], told["score"], told["overlap"], strict=True))
+        assert np.allclose(mine, [(e.truth, e.score, e.overlap) for e in wanted], atol=1e-6)
+        found += told[told["truth"] == 1]["overlap"].gt(0.1).sum()
+    assert found >= 0.7 * len(table)
+    assert lesion_average_precision(truth=lesions["truth"].to_numpy(), score=lesions["score"].to_numpy()) > 0.5

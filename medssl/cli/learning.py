@@ -133,10 +133,18 @@ def predict(
 
     Example: medssl predict runs/scratch --store stores/hippocampus -o runs/scratch/predictions.parquet
     """
+    import pandas as pd
+
+    from medssl.evaluate.detection import told
+    from medssl.predict import lesions_beside
     from medssl.predict import predict as answer
 
     table = answer(run, store, output, splits=split, masks=masks, progress=shown)
     say(f"{len(table)} predictions in {output}")
+    if (beside := lesions_beside(output)).exists():
+        read = pd.read_csv if output.suffix == ".csv" else pd.read_parquet
+        for name, cases in table.groupby("split"):
+            say(f"{name}: {told(read(beside).query('split == @name'), cases)}")
 
 
 @app.command()

@@ -10,10 +10,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 
 from medssl.errors import UserError
+from medssl.evaluate.bootstrap import Statistic, bootstrap_interval
 
 TOUCHING = np.ones((3, 3, 3))
 """Voxels that share a face, an edge or a corner belong together (26 neighbours)."""
@@ -90,6 +92,46 @@ def lesion_sensitivity(*, truth: np.ndarray, score: np.ndarray, cases: int, alar
     false = np.array([((truth == 0) & (score >= t)).sum() for t in thresholds]) / cases
     found = np.array([((truth == 1) & (score >= t)).sum() for t in thresholds]) / lesions
     return float(found[false <= alarms].max(initial=0.0))
+
+
+def weighted_lesion_precision(truth: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Statistic:
+    """`lesion_average_precision` of entries (N,) that belong to `patient` (N,), numbers, as a function of their weights; nan
+    where no lesion has weight.
+    """
+    seen = np.flatnonzero(score > 0)
+    order = seen[np.argsort(-score[seen], kind="stable")]
+    last = np.append(np.diff(score[order]) != 0, True)[: len(order)]
+    real = truth == 1
+
+    def statistic(weight_PR: np.ndarray) -> np.ndarray:
+        lesions_R = weight_PR[patient[real]].sum(0)
+        row_NR = weight_PR[patient[order]]
+        all_LR, hit_LR = np.cumsum(row_NR, 0)[last], np.cumsum(row_NR * real[order, None], 0)[last]
+        gained_LR = np.diff(hit_LR, axis=0, prepend=0)
+        found = (gained_LR * hit_LR / np.maximum(all_LR, 1)).sum(0) / np.maximum(lesions_R, 1)
+        return np.where(lesions_R > 0, found, np.nan)
+
+    return statistic
+
+
+def told(lesions: pd.DataFrame, cases: pd.DataFrame) -> str:
+    """A sentence for people: average precision of the entries `lesions` with its interval over the patients of `cases`, and
+    how many lesions are found at the price of a half, one and two false alarms a case.
+    """
+    people = pd.Index(cases["patient_id"].unique())
+    truth, score = lesions["truth"].to_numpy(), lesions["score"].to_numpy(float)
+    value = lesion_average_precision(truth=truth, score=score)
+    if math.isnan(value):
+        return f"{len(cases)} cases without a lesion, {len(lesions)} false alarms"
+    statistic = weighted_lesion_precision(truth, score, people.get_indexer(lesions["patient_id"]))
+    low, high = bootstrap_interval(value, statistic, len(people))
+    found = [lesion_sensitivity(truth=truth, score=score, cases=len(cases), alarms=n) for n in (0.5, 1, 2)]
+    return (
+        f"{int((truth == 1).sum())} lesions in {len(cases)} cases: average precision {value:.3f} ({low:.3f} to {high:.3f}); "
+        "found "
+        + ", ".join(f"{share:.0%} at {n:g}" for share, n in zip(found, (0.5, 1, 2), strict=True))
+        + " false alarms a case"
+    )
 
 
 def _confidences(detected: np.ndarray, candidates: np.ndarray, found: int) -> np.ndarray:

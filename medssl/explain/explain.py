@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from medssl.answers import save_map, whole_view
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.explain.look import Way, against, believe, look
 from medssl.explain.overlay import draw
-from medssl.heads import Segment
+from medssl.heads import Classify
 from medssl.place import find_place
 from medssl.predict import load_model
 from medssl.progress import Progress, silent
@@ -51,16 +52,15 @@ def explain(
     for number in progress(range(len(cases)), "looking", len(cases)):
         volume_id = cases[number]
         place = crops.centred(store_.shape(volume_id), store_.affine(volume_id))
-        view = sample(store_.read(volume_id), place, crops.grid)
-        view = (view if len(crops.size) == 3 else view[..., 0])[None].to(next(model.parameters()).device)
+        view = whole_view(store_, volume_id, crops).to(next(model.parameters()).device)
         seen = look(model, view, by)
         found = _on_volume(seen, place, store_.shape(volume_id))
         mask = _mask(store_, volume_id)
         with torch.no_grad():
             logits = model.answer(view)
-        score = float("nan") if isinstance(model.head, Segment) else float(torch.sigmoid(logits)[0])
+        score = float(torch.sigmoid(logits)[0]) if isinstance(model.head, Classify) else float("nan")
         rows.append([volume_id, score, *believe(model, view, by), *against(found, mask)])
-        _save(output / f"{volume_id}.nii.gz", found, store_.affine(volume_id))
+        save_map(output / f"{volume_id}.nii.gz", found.astype(np.float32), store_.affine(volume_id))
         draw(
             output / f"{volume_id}.png", store_.read(volume_id)[0].astype(np.float32), found, mask,
             store_.affine(volume_id), f"{volume_id}  {by}" + ("" if np.isnan(score) else f"  score {score:.2f}"),
@@ -94,13 +94,3 @@ def _mask(store: Store, volume_id: str) -> np.ndarray:
     if "mask" in store.grids[volume_id][2]:
         return store.read(volume_id, "mask")[0]
     return np.zeros(store.shape(volume_id), np.uint8)
-
-
-def _save(path: Path, found: np.ndarray, affine: np.ndarray) -> None:
-    import nibabel as nib
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        named = part.with_name(part.name + ".nii.gz")
-        nib.save(nib.Nifti1Image(found.astype(np.float32), affine), named)
-        named.replace(part)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.explain.maps import eigen_cam, grad_cam, scaled
-from medssl.heads import Segment
+from medssl.heads import Classify, Detect
 from medssl.learners import Supervised
 from medssl.trunks import Features
 
@@ -45,8 +45,10 @@ def look(model: Supervised, view: torch.Tensor, by: Way, structure: int = 0) -> 
 
 
 def _asked(model: Supervised, logits: torch.Tensor, structure: int) -> torch.Tensor:
-    if not isinstance(model.head, Segment):
+    if isinstance(model.head, Classify):
         return logits.sum()
+    if isinstance(model.head, Detect):
+        return (logits * (logits > 0)).sum()
     found = logits.argmax(1)
     if structure:
         return (logits[:, structure] * (found == structure)).sum()

@@ -7,16 +7,19 @@ from typing import Any
 
 from medssl.errors import UserError
 from medssl.heads.classify import Classify
+from medssl.heads.detect import Detect
 from medssl.heads.segment import Segment
 from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
 
-HEADS: dict[str, Callable[..., Classify | Segment]] = {"classify": Classify, "segment": Segment}
+Head = Classify | Segment | Detect
 
-__all__ = ["HEADS", "Classify", "Segment", "build_head"]
+HEADS: dict[str, Callable[..., Head]] = {"classify": Classify, "segment": Segment, "detect": Detect}
+
+__all__ = ["HEADS", "Classify", "Detect", "Head", "Segment", "build_head"]
 
 
-def build_head(section: Mapping[str, Any], trunk: Trunk) -> Classify | Segment:
+def build_head(section: Mapping[str, Any], trunk: Trunk) -> Head:
     """The head that a recipe's `head` section names."""
     settings = section_of(section, "head")
     name = settings.pop("name", None)

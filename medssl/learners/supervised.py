@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from medssl.adaptations import Adaptation, Added
-from medssl.heads import Classify, Segment
+from medssl.heads import Detect, Head, Segment
 from medssl.trunks import Trunk
 from medssl.views import Batch
 
@@ -26,7 +26,7 @@ class Supervised(nn.Module):
     alone = False
     """Whether only one process can train it."""
 
-    def __init__(self, trunk: Trunk, head: Classify | Segment) -> None:
+    def __init__(self, trunk: Trunk, head: Head) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
         self.added: Added | None = None
@@ -58,8 +58,11 @@ class Supervised(nn.Module):
 
     @torch.no_grad()
     def picture(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Views, and for a segmentation the label maps given and found."""
+        """Views, and for a segmentation or a detection the label maps given and found."""
         images = {"view": batch.x[0, :, 0].float()}
         if isinstance(self.head, Segment):
             images |= {"label": batch.target.float(), "label found": self.answer(batch.x[0]).argmax(1).float()}
+        if isinstance(self.head, Detect):
+            found = torch.sigmoid(self.answer(batch.x[0]).float())
+            images |= {"label": self.head.lesion(batch.target).float(), "label found": found}
         return images

@@ -1,11 +1,20 @@
 """Lesion metrics against PI-CAI's own, on a toy set with known values and on generated cases."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import label
 
 from medssl.errors import UserError
-from medssl.evaluate.detection import lesion_average_precision, lesion_sensitivity, lesions_of
+from medssl.evaluate.detection import (
+    lesion_average_precision,
+    lesion_sensitivity,
+    lesions_of,
+    told,
+    weighted_lesion_precision,
+)
 from medssl.evaluate.metrics import auroc
 
 SHAPE = (8, 16, 16)
@@ -110,3 +119,27 @@ def test_a_map_of_probabilities_and_one_of_another_grid_are_refused():
         lesions_of(ramp, CUBE)
     with pytest.raises(UserError, match="one grid"):
         lesions_of(CUBE[:4], CUBE)
+
+
+def test_weights_are_patients_drawn_as_often(rng):
+    """Average precision with weights is that of entries repeated as often; of equal weights, the plain one."""
+    for _ in range(20):
+        count = int(rng.integers(1, 30))
+        truth, patient = rng.integers(0, 2, count), rng.integers(0, 6, count)
+        score = np.where((truth == 1) & (rng.random(count) < 0.3), 0, rng.choice([0.25, 0.5, 0.75], count))
+        weight = rng.integers(0, 3, (6, 4))
+        found = weighted_lesion_precision(truth, score, patient)(weight.astype(float))
+        for column in range(4):
+            times = weight[patient, column]
+            wanted = lesion_average_precision(truth=truth.repeat(times), score=score.repeat(times))
+            assert found[column] == pytest.approx(wanted, nan_ok=True)
+
+
+def test_what_is_told_names_lesions_cases_and_price():
+    entries = [(name, entry) for name, (truth, detected) in TOY.items() for entry in lesions_of(detected, truth)]
+    lesions = pd.DataFrame([{"patient_id": name, "truth": e.truth, "score": e.score} for name, e in entries])
+    cases = pd.DataFrame({"patient_id": list(TOY)})
+    assert re.match(
+        r"5 lesions in 6 cases: average precision 0\.483 \(.* to .*\); found 60% at 0\.5", told(lesions, cases)
+    )
+    assert told(lesions[:0], cases) == "6 cases without a lesion, 0 false alarms"

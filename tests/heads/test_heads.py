@@ -15,7 +15,10 @@ SMALL = {
     "vit": {"width": "24", "depth": "2", "heads": "2"},
     "cswin": {"widths": ["24", "24"], "depths": ["1", "1"]},
 }
-SECTIONS = {"classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]}}
+SECTIONS = {
+    "classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]},
+    "detect": {"lesions": ["1"], "loss": "dice"},
+}  # fmt: skip
 
 
 def section_of(trunk, size):
@@ -48,7 +51,7 @@ def test_a_head_learns_two_scans_by_heart(head, trunk, size):
     target = torch.tensor([0.0, 1.0]) if head == "classify" else (x[:, 0] > 0.5).long()
     optimizer = torch.optim.AdamW([*encoder.parameters(), *answer.parameters()], lr=1e-2)
     history = []
-    for _ in range(30):
+    for _ in range(120 if head == "detect" else 30):
         loss = answer.loss(answer(encoder(x), size), target)
         optimizer.zero_grad()
         loss.backward()
@@ -79,7 +82,7 @@ def test_a_certain_and_right_segmentation_costs_nothing_and_a_blind_one_its_clos
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"name": "detect"}, "no head called 'detect'"),
+        ({"name": "oracle"}, "no head called 'oracle'"),
         ({"name": "classify"}, "needs 'label'"),
         ({"name": "segment", "structures": []}, "head.structures: empty"),
         ({"name": "segment", "structure": ["a"]}, "did you mean 'structures'"),
@@ -108,3 +111,31 @@ def test_dropout_is_torchs_in_one_process():
     torch.manual_seed(3)
     assert torch.equal(dropped, theirs(x)) and 0 < (dropped == 0).sum() < 35
     assert mine.eval()(x) is x
+
+
+LOGITS, LABELS = torch.tensor([[0.0, 2.0, -1.0, 3.0]]), torch.tensor([[1, 2, 0, 0]])
+
+
+@pytest.mark.parametrize(("gamma", "alpha"), [("0", "0.5"), ("1", "0.75"), ("2", "0.25")])
+def test_a_focal_loss_is_its_formula_and_at_no_gamma_half_the_cross_entropy(gamma, alpha):
+    _, head = build("detect", "resenc", (8, 8))
+    head.kind, head.lesions, head.gamma, head.alpha = "focal", (2,), float(gamma), float(alpha)
+    p = torch.sigmoid(LOGITS.double())
+    truth = (LABELS == 2).double()
+    right = torch.where(truth > 0, p, 1 - p)
+    share = torch.where(truth > 0, float(alpha), 1 - float(alpha))
+    wanted = -(share * (1 - right) ** float(gamma) * right.log()).mean()
+    assert head.loss(LOGITS, LABELS).item() == pytest.approx(wanted.item(), rel=1e-5)
+    if gamma == "0":
+        assert wanted.item() == pytest.approx(-right.log().mean().item() / 2)
+
+
+def test_dice_and_cross_entropy_of_lesions_and_of_scans_without():
+    _, head = build("detect", "resenc", (8, 8))
+    head.kind, head.lesions = "dice", ()
+    p, truth = torch.sigmoid(LOGITS.double()), (LABELS > 0).double()
+    entropy = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
+    dice = 1 - (2 * (p * truth).sum() + 1e-5) / (p.sum() + truth.sum() + 1e-5)
+    assert head.loss(LOGITS, LABELS).item() == pytest.approx(((dice + entropy) / 2).item(), rel=1e-5)
+    nothing = torch.zeros_like(LABELS)
+    assert head.loss(-9 * torch.ones_like(LOGITS), nothing) < head.loss(LOGITS, nothing)

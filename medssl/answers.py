@@ -1,0 +1,76 @@
+"""What a trained head answers about a whole volume: a score, a label map, or a map of candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+
+from medssl.atomic import replacing
+from medssl.errors import UserError
+from medssl.heads import Detect
+from medssl.heads.candidates import candidates
+from medssl.learners import Supervised
+from medssl.store import Store
+from medssl.views import Crops
+from medssl.views.geometry import sample
+
+OVERLAP = 0.5
+"""Fraction by which neighbouring windows overlap."""
+
+
+def whole_view(store: Store, volume_id: str, crops: Crops) -> torch.Tensor:
+    """The unaltered view of the volume's middle, (1, C, *S)."""
+    place = crops.centred(store.shape(volume_id), store.affine(volume_id))
+    view = sample(store.read(volume_id), place, crops.grid)
+    return (view if len(crops.size) == 3 else view[..., 0])[None]
+
+
+def score(model: Supervised, store: Store, volume_id: str, crops: Crops) -> float:
+    """How likely a classifier thinks its label (0 to 1)."""
+    view = whole_view(store, volume_id, crops).to(next(model.parameters()).device)
+    return float(torch.sigmoid(model.answer(view).float())[0])
+
+
+def label_map(model: Supervised, store: Store, volume_id: str, crops: Crops) -> np.ndarray:
+    """The structures (I, J, K) found on the prepared grid, by their numbers."""
+    return _everywhere(model, store, volume_id, crops).argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+
+def detection_map(model: Supervised, store: Store, volume_id: str, crops: Crops) -> np.ndarray:
+    """The candidates (I, J, K) found on the prepared grid, each of one confidence; 0 elsewhere."""
+    logits = _everywhere(model, store, volume_id, crops)
+    return candidates(torch.sigmoid(logits)[0].cpu().numpy(), cast(Detect, model.head).by)
+
+
+def _everywhere(model: Supervised, store: Store, volume_id: str, crops: Crops) -> torch.Tensor:
+    """Logits (1, ..., I, J, K) of a volume, by overlapping windows."""
+    if crops.mm:
+        raise UserError("views.mm: voxels are judged on the prepared grid; set the spacing in prepare, not in views")
+    device = next(model.parameters()).device
+    voxels = torch.from_numpy(np.asarray(store.read(volume_id), np.float32))[None].to(device)
+    flat, lone = len(crops.size) == 2, isinstance(model.head, Detect)
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        logits = model.answer(x)
+        return logits[:, None] if lone else logits  # the windows are put together channel by channel
+
+    logits = sliding_window_inference(
+        voxels[..., 0] if flat else voxels, crops.size, 4, answer, OVERLAP, "gaussian", cval=float(voxels.min())
+    )
+    found = cast(torch.Tensor, logits).float()
+    found = found[:, 0] if lone else found
+    return found[..., None] if flat else found
+
+
+def save_map(path: Path, found: np.ndarray, affine: np.ndarray) -> None:
+    """Nothing; the NIfTI `path` holds a map (I, J, K) in its place in the world."""
+    import nibabel as nib
+
+    with replacing(path) as part:
+        named = part.with_name(f"{part.name}.nii.gz")
+        nib.save(nib.Nifti1Image(found, affine), named)
+        named.replace(part)
