@@ -17,6 +17,7 @@ from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.overlap import dice
+from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Segment
 from medssl.learners import Supervised
 from medssl.place import find_place
@@ -30,8 +31,6 @@ from medssl.views.select import Selection, build_views, matching, select
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
 """Columns copied from the manifest, so that the table can be stratified without it."""
-
-SPLITS = ("train", "val", "test")
 
 
 def predict(

@@ -38,6 +38,37 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    predictions: Annotated[Path, typer.Argument(help="Predictions with validation rows, Parquet or CSV.")],
+    output: Output,
+) -> None:
+    """Make scores as sure as they should be, by a temperature fixed on the validation rows; ranks stay as they are.
+
+    The table keeps what scores were as score_before, and the temperature with where it comes from as calibration.
+
+    Example: medssl calibrate predictions.parquet -o calibrated.parquet
+    """
+    from medssl.atomic import replacing
+    from medssl.evaluate import read_predictions
+    from medssl.evaluate.analysis import digest
+    from medssl.evaluate.temperature import fit_temperature
+
+    if output.suffix not in (".parquet", ".csv"):
+        raise UserError(f"{output}: a predictions table is .parquet or .csv; give one of these endings")
+    table = read_predictions(predictions)
+    found = fit_temperature(table, digest(table))
+    table["score_before"], table["calibration"] = table["score"], found.provenance
+    table["score"] = found.of(table["score"].to_numpy(float))
+    with replacing(output) as part:
+        if output.suffix == ".csv":
+            table.to_csv(part, index=False)
+        else:
+            table.to_parquet(part, index=False)
+    say(f"temperature {found.provenance}")
+    say(f"{len(table)} predictions in {output}")
+
+
+@app.command()
 def report(
     content: Annotated[Path, typer.Argument(help="report.json, made by medssl evaluate.")],
     output: Output,

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
 SPLITS = ("train", "val", "test", "external")
-NUMBERS = ("label", "score")
+NUMBERS = ("label", "score", "score_before")
 UNKNOWN = "unknown"
-NOT_ATTRIBUTES = {*REQUIRED, "task", "model"}
+NOT_ATTRIBUTES = {*REQUIRED, "task", "model", "score_before", "calibration"}
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
