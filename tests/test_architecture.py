@@ -19,6 +19,7 @@ ORDER = [
     ["manifest"],
     ["store"],
     ["phantom"],
+    ["delivery"],
     ["evaluate"],
     ["report"],
     # --- below this line torch may be imported

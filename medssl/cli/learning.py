@@ -148,6 +148,26 @@ def predict(
 
 
 @app.command()
+def deliver(
+    maps: Annotated[Path, typer.Argument(help="The folder of maps that medssl predict --masks wrote.")],
+    cohort: Annotated[Path, typer.Option(help="The cohort that the store was made of, with its folder phi/.")],
+    name: Annotated[list[str], typer.Option(help="The structures 1, 2, ... of the maps, in this order. Repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for VOLUME.dcm and delivered.csv.")],
+    model: Annotated[str, typer.Option(help="What the objects call the model.")] = "medssl",
+) -> None:
+    """Write maps as DICOM segmentations on the slices that they were found in.
+
+    Example: medssl deliver maps --cohort cohort --name gland --name lesion -o segmentations
+    """
+    from medssl.delivery import deliver as write
+
+    table = write(maps, cohort, output, name, model=model, progress=shown)
+    for row in table[table["path"].eq("")].itertuples():
+        say(f"not delivered: {row.volume_id}: {row.reason}")
+    say(f"{table['path'].ne('').sum()} of {len(table)} maps as DICOM segmentations in {output}")
+
+
+@app.command()
 def explain(
     run: Annotated[Path, typer.Argument(help="A run made by medssl finetune.")],
     store: StoreOption,
