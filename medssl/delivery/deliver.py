@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pydicom
+from scipy.ndimage import label
 
 from medssl.atomic import replacing
+from medssl.delivery.findings import structured_report
 from medssl.delivery.segmentation import segmentation
-from medssl.delivery.slices import in_order, on_slices, regions
+from medssl.delivery.slices import TOUCHING, in_order, on_slices, regions
 from medssl.errors import UserError
 from medssl.manifest.cohort import read_sources
 from medssl.progress import Progress, silent
@@ -29,10 +32,11 @@ def deliver(
 ) -> pd.DataFrame:
     """A row for each map: where its segmentation is, or the reason why there is none.
 
-    `maps` is a folder of label maps or detection maps as NIfTI, named by volume (of a detection map, all candidates are the
-    first of `structures`). Each is drawn on the slices that the volume was made of, and OUTPUT/VOLUME.dcm opens beside them.
-    A map of which regions would be lost, merged or parted on the slices' grid is not delivered: who counts lesions must find
-    as many. delivered.csv holds the rows; one that cannot be delivered does not stop the others.
+    `maps` is a folder of label maps or detection maps as NIfTI, named by volume; each candidate of a detection map becomes a
+    segment of its own, called as the first of `structures`, with a number. Each map is drawn on the slices that the volume
+    was made of: OUTPUT/VOLUME.dcm opens beside them, and OUTPUT/VOLUME_report.dcm tells volumes and confidences. A map of
+    which regions would be lost, merged or parted on the slices' grid is not delivered: who counts lesions must find as many.
+    delivered.csv holds the rows; one that cannot be delivered does not stop the others.
     """
     maps, output = Path(maps), Path(output)
     paths = sorted(maps.glob("*.nii.gz"))
@@ -64,23 +68,39 @@ def deliver(
 
 def _one(path: Path, files: Sequence[Path], output: Path, structures: Sequence[str], model: str) -> dict[str, object]:
     image = nib.load(path)
-    found = np.asarray(image.dataobj)
-    labels = (found > 0).astype(np.uint8) if found.dtype.kind == "f" else found.astype(np.uint8)
-    if labels.max() > len(structures):
-        raise UserError(f"{path}: holds structure {labels.max()}, but {len(structures)} are named; name them all")
+    labels, names, confidences = _named(np.asarray(image.dataobj), structures)
+    if labels.max() > len(names):
+        raise UserError(f"{path}: holds structure {labels.max()}, but {len(names)} are named; name them all")
     slices = in_order([_slice(file) for file in files])
     frames = on_slices(labels, image.affine, slices)
-    for number, name in enumerate(structures, 1):
-        before, after = regions(labels == number), regions(frames == number)
+    counts = [regions(frames == number) for number in range(1, len(names) + 1)]
+    for number, (name, after) in enumerate(zip(names, counts, strict=True), 1):
+        before = regions(labels == number)
         if before != after:
             raise UserError(
                 f"{path}: {before} regions of {name} are {after} on the slices' grid; prepare a finer grid, or deliver NIfTI"
             )
     if not frames.any():
         return {"reason": "nothing was found in it"}
-    with replacing(output) as part:
-        segmentation(frames, slices, structures, model).save_as(part)
-    return {"path": str(output), "regions": sum(regions(frames == n) for n in range(1, len(structures) + 1))}
+    voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    volumes = [float((labels == number).sum() * voxel_ml) for number in range(1, len(names) + 1)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* is unlikely to represent the intended person name")  # not ours to mend
+        made = segmentation(frames, slices, names, model)
+        report = structured_report(made, slices, volumes, confidences, model)
+    for where, content in ((output, made), (output.with_stem(f"{output.stem}_report"), report)):
+        with replacing(where) as part:
+            content.save_as(part)
+    return {"path": str(output), "regions": sum(counts)}
+
+
+def _named(found: np.ndarray, structures: Sequence[str]) -> tuple[np.ndarray, list[str], list[float]]:
+    """A label map (I, J, K), the names of its numbers, and how sure the model is of each (nan: not known)."""
+    if found.dtype.kind != "f":
+        return found.astype(np.uint8), [*structures], [float("nan")] * len(structures)
+    numbers, count = label(found > 0, TOUCHING)
+    names = [f"{structures[0]} {number}" for number in range(1, count + 1)]
+    return numbers.astype(np.uint8), names, [float(found[numbers == n].max()) for n in range(1, count + 1)]
 
 
 def _slice(path: Path) -> pydicom.Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,18 +40,16 @@ def segmentation(
     )
     told: list[Any] = []
     for number, name in enumerate(structures, 1):
-        category, kind = KNOWN.get(name, TISSUE)
+        category, kind = KNOWN.get(name.split()[0], TISSUE)
         told.append(
             hd.seg.SegmentDescription(
                 segment_number=number, segment_label=name, segmented_property_category=category,
                 segmented_property_type=kind, algorithm_type="AUTOMATIC", algorithm_identification=algorithm,
             )
         )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
-        return hd.seg.Segmentation(
-            source_images=list(slices), pixel_array=frames.astype(np.uint8), segmentation_type="BINARY",
-            segment_descriptions=told, series_instance_uid=hd.UID(), series_number=SERIES_NUMBER,
-            sop_instance_uid=hd.UID(), instance_number=1, manufacturer="medssl", manufacturer_model_name=model[:64],
-            software_versions=version, device_serial_number="none", content_label="SEGMENTATION",
-        )  # fmt: skip
+    return hd.seg.Segmentation(
+        source_images=list(slices), pixel_array=frames.astype(np.uint8), segmentation_type="BINARY",
+        segment_descriptions=told, series_instance_uid=hd.UID(), series_number=SERIES_NUMBER, sop_instance_uid=hd.UID(),
+        instance_number=1, manufacturer="medssl", manufacturer_model_name=model[:64], software_versions=version,
+        device_serial_number="none", content_label="SEGMENTATION",
+    )  # fmt: skip

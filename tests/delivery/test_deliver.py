@@ -8,7 +8,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from medssl.delivery import deliver
-from medssl.delivery.slices import in_order, on_slices, pixel_to_world, regions
+from medssl.delivery.slices import in_order, pixel_to_world, regions
 from medssl.errors import UserError
 
 ROWS, COLUMNS, SLICES = 40, 32, 10
@@ -95,11 +95,12 @@ def test_a_segmentation_opened_again_lies_where_the_map_lay(series, cohort, tmp_
     hd = pytest.importorskip("highdicom")
     slices = in_order([pydicom.dcmread(path) for path in series])
     found, middles = balls(slices, 5, 6)
-    names = ["gland", "lesion"] if kind == "labels" else ["lesion"]
+    names = ["gland", "lesion"] if kind == "labels" else ["lesion 1", "lesion 2"]
     written = found if kind == "labels" else np.where(found > 0, 0.25 * found, 0).astype(np.float32)
     (tmp_path / "maps").mkdir()
     nib.save(nib.Nifti1Image(written, AFFINE), tmp_path / "maps" / "v.nii.gz")
-    table = deliver(tmp_path / "maps", cohort, tmp_path / "out", names, model="a model")
+    told = names if kind == "labels" else ["lesion"]
+    table = deliver(tmp_path / "maps", cohort, tmp_path / "out", told, model="a model")
     assert table["reason"].tolist() == [""] and table["regions"].tolist() == [2]
     opened = hd.seg.segread(tmp_path / "out" / "v.dcm")
     assert [opened.get_segment_description(n).SegmentLabel for n in opened.segment_numbers] == names
@@ -109,13 +110,24 @@ def test_a_segmentation_opened_again_lies_where_the_map_lay(series, cohort, tmp_
         [one.SOPInstanceUID for one in slices], combine_segments=True, assert_missing_frames_are_empty=True
     )
     mm = world(slices)
-    for number, middle in enumerate(middles, 1):
-        told = (
-            mm[frames == number] if kind == "labels" else mm[(frames > 0) & (np.linalg.norm(mm - middle, axis=-1) < 10)]
-        )
-        assert np.linalg.norm(told.mean(0) - middle) < 1
-        assert np.linalg.norm(told - middle, axis=-1).max() < [5, 6][number - 1] + 1.5
-    assert (frames == on_slices((found if kind == "labels" else found > 0).astype(np.uint8), AFFINE, slices)).all()
+    sizes = {}
+    for middle, radius in zip(middles, (5, 6), strict=True):
+        near = (frames > 0) & (np.linalg.norm(mm - middle, axis=-1) < 10)
+        (number,) = np.unique(frames[near])
+        assert np.linalg.norm(mm[frames == number].mean(0) - middle) < 1
+        assert np.linalg.norm(mm[frames == number] - middle, axis=-1).max() < radius + 1.5
+        sizes[int(number)] = radius
+    report = hd.sr.srread(tmp_path / "out" / "v_report.dcm")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == names
+    for number, group in enumerate(groups, 1):
+        told = {one.name.meaning: (one.value, one.unit.value) for one in group.get_measurements()}
+        assert told["Volume"][1] == "ml" and told["Volume"][0] == pytest.approx(4.19e-3 * sizes[number] ** 3, rel=0.1)
+        if kind == "detections":
+            assert told["Probability"] == (pytest.approx({5: 25, 6: 50}[sizes[number]]), "%")
+        else:
+            assert list(told) == ["Volume"]
+        assert group.referenced_segment.referenced_segment_numbers == [number]
 
 
 def test_what_would_lose_a_lesion_is_not_delivered_and_the_rest_is(series, cohort, tmp_path):
