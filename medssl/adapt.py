@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
@@ -17,12 +18,11 @@ from medssl.heads import Detect, Segment, build_head
 from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
 from medssl.learners.pseudo_supervisor import PseudoSupervisor
 from medssl.place import join
-from medssl.probe.linear import few_patients
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
 from medssl.runs import occupied, open_run
 from medssl.store import Store, open_store
-from medssl.train import Plan, Training, fit
+from medssl.train import Plan, Training, fit, part_of
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.select import build_views, select
@@ -63,10 +63,6 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         "labels": _told(rows, target),
     }
     _begin(model, recipe, start)
-    if model.added is not None and settings.strategy == "fsdp":
-        raise UserError(
-            "finetune.strategy: fsdp, but what adapt.name low_rank adds to is spread over processes; use ddp"
-        )
 
     def another() -> Supervised:
         torch.manual_seed(settings.seed + 1)
@@ -77,13 +73,9 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         "steps": settings.steps, "shape": (settings.batch, model.trunk.channels, *size), "other": another,
         "policy": another, "patients": rows["patient_pid"].drop_duplicates().tolist(),
     })  # fmt: skip
-    if learner.alone and processes.share()[1] > 1:
-        raise UserError(f"learn.name: {recipe['learn']['name']} learns in one process; start it without torchrun")
-    if learner.answers and model.added is not None:
-        raise UserError(
-            "adapt.name: low_rank, but learn.name mean_teacher answers by its average; take another of both"
-        )
-    facts["moving"] = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    _check_together(learner, model, settings, recipe.get("learn", {}).get("name", ""))
+    moving = ((n, p) for n, p in learner.named_parameters() if p.requires_grad and part_of(n) not in settings.frozen)
+    facts["moving"] = sum(p.numel() for _, p in moving)
     facts["answers"] = learner.answers
     return Plan(learner, _batches(learner, store, rows, recipe, settings), settings, facts)
 
@@ -115,12 +107,11 @@ def _batches(
     others = {}
     patients = rows["patient_pid"].to_numpy()
     if isinstance(learner, PseudoSupervisor):
-        few = round(learner.aside * len(set(patients)))
-        aside = few_patients(rows[target].to_numpy(), patients, few, settings.seed)
-        if not aside.any() or aside.all():
+        aside = set_aside(rows, target, learner.aside, settings.seed)
+        if any(rows[target][side].nunique() < 2 for side in (aside, ~aside)):
             raise UserError(
-                f"learn.aside: {learner.aside:g} of {len(set(patients))} labelled patients leaves one side without any; "
-                "raise data.labelled"
+                f"learn.aside: {learner.aside:g} of {len(set(patients))} labelled patients leaves one side without both "
+                "classes; raise data.labelled"
             )
         others["judged"], rows = steps(rows[aside]), rows[~aside]
     data = {key: value for key, value in recipe.get("data", {}).items() if key not in ("labelled", "lot")}
@@ -135,6 +126,41 @@ def _batches(
     if "plain" in learner.wants:
         others["plain"] = steps(unknown, labelled=False, alter=False)
     return MixedSteps(steps(rows), others)
+
+
+def set_aside(rows: pd.DataFrame, target: str, share: float, seed: int) -> np.ndarray:
+    """Which rows (N,) are of the patients that are set aside: by lot, the same share of each class. A patient's class is that
+    of the first row.
+    """
+    once = rows.drop_duplicates("patient_pid")
+    drawn = once.iloc[np.random.default_rng(seed).permutation(len(once))]
+    classes = drawn.groupby(target)["patient_pid"]
+    chosen = classes.cumcount() < (share * classes.transform("size")).round()
+    return rows["patient_pid"].isin(drawn["patient_pid"][chosen]).to_numpy()
+
+
+def _check_together(learner: Learner, model: Supervised, settings: Training, name: str) -> None:
+    """Nothing; raises UserError for settings that cannot go together."""
+    if model.added is not None:
+        if settings.strategy == "fsdp":
+            raise UserError(
+                "finetune.strategy: fsdp, but what adapt.name low_rank adds to is spread over processes; use ddp"
+            )
+        if settings.recompute:
+            raise UserError(
+                "finetune.recompute: true, but blocks computed again would lack what adapt.name low_rank adds; leave it out"
+            )
+        if learner.answers:
+            raise UserError(f"adapt.name: low_rank, but learn.name {name} answers by its average; take another of both")
+    if learner.alone and processes.share()[1] > 1:
+        raise UserError(f"learn.name: {name} learns in one process; start it without torchrun")
+    if learner.answers and settings.strategy == "fsdp":
+        raise UserError(f"finetune.strategy: fsdp, but learn.name {name} keeps a second whole network; use ddp")
+    if isinstance(learner, PseudoSupervisor) and settings.accumulate > 1:
+        raise UserError(
+            f"finetune.accumulate: {settings.accumulate}, but learn.name {name} rewards each batch by itself; raise "
+            "finetune.batch instead"
+        )
 
 
 def finetune(

@@ -24,6 +24,8 @@ Strategy = Literal["ddp", "fsdp"]
 MMAP, TRIM = (-3, "MALLOC_MMAP_THRESHOLD_", 1 << 30), (-1, "MALLOC_TRIM_THRESHOLD_", 1 << 29)
 """Of mallopt(3): its number for a setting, the variable that sets it, and bytes."""
 
+MMAP_BEFORE = 1 << 25
+
 
 def find_place(precision: str) -> Fabric:
     """Fabric on the best device there is, quietly. One process; the precision is the recipe's."""
@@ -68,9 +70,11 @@ def keep_memory() -> None:
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    for number, variable, size in (MMAP, TRIM):
-        if mallopt is not None and variable not in os.environ:
-            mallopt(ctypes.c_int(number), ctypes.c_int(size))
+    if mallopt is None or any(variable in os.environ for _, variable, _ in (MMAP, TRIM)):
+        return
+    # Before 2.35 glibc takes no more than 32 MiB. The other setting alone would do harm: it ends glibc's own raising.
+    if mallopt(MMAP[0], MMAP[2]) or mallopt(MMAP[0], MMAP_BEFORE):
+        mallopt(TRIM[0], TRIM[2])
 
 
 def ask_alone(what: str) -> None:

@@ -68,6 +68,8 @@ def predict(
     table = _table(rows, told, model, run.name)
     if "lesions" in told:
         _write(_lesions(table, told), lesions_beside(output))
+    else:  # that of another model would be taken for this one's
+        lesions_beside(output).unlink(missing_ok=True)
     _write(table, output)
     return table
 

@@ -117,7 +117,7 @@ class Log:
     """A CSV of named numbers by step. After a restart, rows at or beyond the resumed step are dropped first."""
 
     def __init__(self, path: Path, step: int) -> None:
-        self.path = path
+        self.path, self.names = path, list[str]()
         rows = [row for row in read_log(path) if int(row["step"]) < step]
         if rows:
             with replacing(path) as part, part.open("w", newline="") as file:
@@ -130,8 +130,13 @@ class Log:
     def write(self, numbers: dict[str, float]) -> None:
         """Nothing; a row is added."""
         fresh = not self.path.exists()
+        if self.names and self.names != list(numbers):
+            raise ValueError(
+                f"{self.path}: rows of {self.names} and of {list(numbers)}; a model names the same losses in every step"
+            )
+        self.names = list(numbers)
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(numbers))
+            writer = csv.DictWriter(file, self.names)
             if fresh:
                 writer.writeheader()
             told = {key: str(value) if isinstance(value, int) else f"{value:.6g}" for key, value in numbers.items()}

@@ -112,7 +112,7 @@ def fit(
     """
     torch.manual_seed(settings.seed)
     for name, parameter in model.named_parameters():
-        if name.removeprefix("head.").partition(".")[0] in settings.frozen:  # a segmentation's decoder is its head's
+        if part_of(name) in settings.frozen:
             parameter.requires_grad_(False)
     if settings.recompute:
         recompute(model)
@@ -260,13 +260,21 @@ def _draw(model: torch.nn.Module, batch: Batch, fabric: Fabric, run: Path, board
     model.train()
 
 
+def part_of(name: str) -> str:
+    """The part that a weight is of, in whichever network of a learner: trunk, decoder, head, ..."""
+    first, _, rest = name.partition(".")
+    if first in ("other", "policy"):
+        return part_of(rest)
+    return "decoder" if name.startswith("head.decoder.") else first
+
+
 def _groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:
     """The weights that move, those of one rate together; a model with `rate_of` says at which share of it each moves."""
     rate_of = getattr(model, "rate_of", lambda _: 1.0)
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            scale = rate_of(name) * (settings.trunk_lr if name.startswith("trunk.") else 1.0)
+            scale = rate_of(name) * (settings.trunk_lr if part_of(name) == "trunk" else 1.0)
             groups.setdefault(scale, []).append(parameter)
     return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
 

@@ -63,7 +63,9 @@ def test_what_cannot_be_predicted_with_is_said(balls, classifier, tmp_path):
         predict(tmp_path, balls / "store", tmp_path / "p.csv")
     with pytest.raises(UserError, match=r"is \.parquet or \.csv"):
         predict(classifier, balls / "store", tmp_path / "p.txt")
-    with pytest.raises(UserError, match="split 'never': there is none of that name; there are: test, train, val"):
+    with pytest.raises(
+        UserError, match="split 'never': there is none of that name; there are: external, test, train, val"
+    ):
         predict(classifier, balls / "store", tmp_path / "p.csv", splits=["never"])
     trunk = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=1"]), balls / "store", tmp_path / "trunk")
     with pytest.raises(UserError, match="has no head"):
@@ -106,3 +108,9 @@ def test_lesions_have_a_table_of_their_own_that_fits_the_maps(balls, detector, t
         found += told[told["truth"] == 1]["overlap"].gt(0.1).sum()
     assert found >= 0.7 * len(table)
     assert lesion_average_precision(truth=lesions["truth"].to_numpy(), score=lesions["score"].to_numpy()) > 0.5
+
+
+def test_lesions_of_another_model_do_not_stay_beside_new_predictions(balls, classifier, tmp_path):
+    (tmp_path / "p_lesions.csv").write_text("old\n")
+    predict(classifier, balls / "store", tmp_path / "p.csv")
+    assert not (tmp_path / "p_lesions.csv").exists()

@@ -42,7 +42,7 @@ def calibrate(
     predictions: Annotated[Path, typer.Argument(help="Predictions with validation rows, Parquet or CSV.")],
     output: Output,
 ) -> None:
-    """Make scores as sure as they should be, by a temperature fixed on the validation rows; ranks stay as they are.
+    """Make scores as sure as they should be, by a temperature fixed on the validation rows; no two change ranks.
 
     The table keeps what scores were as score_before, and the temperature with where it comes from as calibration.
 

@@ -1,6 +1,6 @@
 """Temperature scaling: one number, fixed on validation rows, by which scores become as sure as they should be.
 
-Guo et al., ICML 2017, arXiv:1706.04599. Who is ranked above whom does not change.
+Guo et al., ICML 2017, arXiv:1706.04599. Nobody is ranked the other way round; scores very near to 0 or 1 may become equal.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ def fit_temperature(table: pd.DataFrame, digest: str) -> Temperature:
         options={"xatol": 1e-6},
     )  # fmt: skip
     value = float(np.exp(found.x))
+    if not 1.01 * COLDEST < value < HOTTEST / 1.01:
+        raise UserError(
+            f"split val: no temperature from {COLDEST:g} to {HOTTEST:g} is best (the scores separate the classes without an "
+            "error, or say nothing); predict more validation rows"
+        )
     return Temperature(
         value,
         f"{value:.3f}: lowest cross-entropy ({log_loss(truth, logits):.3f} before, {found.fun:.3f} after) of {len(rows)} "

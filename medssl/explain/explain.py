@@ -14,7 +14,7 @@ from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.explain.look import Way, against, believe, look
 from medssl.explain.overlay import draw
-from medssl.heads import Classify
+from medssl.heads import Classify, Detect
 from medssl.place import find_place
 from medssl.predict import load_model
 from medssl.progress import Progress, silent
@@ -56,6 +56,8 @@ def explain(
         seen = look(model, view, by)
         found = _on_volume(seen, place, store_.shape(volume_id))
         mask = _mask(store_, volume_id)
+        if isinstance(model.head, Detect):
+            mask = model.head.lesion(torch.from_numpy(mask.astype(np.int64))).numpy()
         with torch.no_grad():
             logits = model.answer(view)
         score = float(torch.sigmoid(logits)[0]) if isinstance(model.head, Classify) else float("nan")

@@ -6,6 +6,7 @@ with small losses are likely labelled right, and two networks differ in what the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.atomic import replacing
+from medssl.errors import UserError
 from medssl.learners.supervised import Supervised
 from medssl.recipe import Share
 from medssl.views import Batch
@@ -40,12 +42,17 @@ class CoTeaching(nn.Module):
         other: Supervised,
         *,
         steps: int,
+        shape: tuple[int, ...],
         patients: Sequence[str],
         wrong: Share = 0.2,
         rise: Share = 0.3,
     ) -> None:
         super().__init__()
         self.trunk, self.head, self.added, self.whole = model.trunk, model.head, model.added, (model,)
+        if wrong and int(wrong * shape[0]) < 1:
+            raise UserError(
+                f"learn.wrong: {wrong:g} of a batch of {shape[0]} is no scan; raise finetune.batch to {math.ceil(1 / wrong)}"
+            )
         self.other = other
         self.wrong, self.rise, self.steps, self.patients = wrong, rise, steps, patients
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))

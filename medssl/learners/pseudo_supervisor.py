@@ -23,8 +23,9 @@ from medssl.recipe import Count, Positive, Share
 class PseudoSupervisor(nn.Module):
     """In turn the task's loss and the cross-entropy with proposed labels; after every `window` of these the policy's loss.
 
-    `alpha` scales rewards, `discount` hands them on to the steps before, as long as there are rewards without a gap.
-    `policy_rate` is the policy's share of the learning rate, `aside` the share of the labelled patients that are set aside.
+    `alpha` scales rewards, `discount` hands them on to the steps before, as long as there are rewards without a gap. The
+    policy's step takes the time of a window, which --dry-run does not see. `policy_rate` is the policy's share of the
+    learning rate, `aside` the share of the labelled patients that are set aside.
     """
 
     wants, answers, alone = ("unlabelled", "judged"), "", True
@@ -60,15 +61,15 @@ class PseudoSupervisor(nn.Module):
         self.turn: tuple[Mixed, float] | None = None
 
     def forward(self, batch: Mixed) -> dict[str, torch.Tensor]:
-        """The losses of this step."""
+        """The losses of this step; 0 of what it has not its turn."""
         (model,) = self.whole
-        losses = {}
+        losses = dict.fromkeys(("task", "proposed", "policy"), torch.zeros((), device=batch.labelled.x.device))
         self.turn = None
         if int(self.done) % 2 == 0:
             self.spent = int(self.known) == len(self.rewards)  # which only a step of proposals makes it
             if self.spent:
                 losses["policy"] = self._of_policy()
-            return {"task": model(batch.labelled)["task"], **losses}
+            return {**losses, "task": model(batch.labelled)["task"]}
         assert batch.unlabelled is not None
         x = batch.unlabelled.x[0]
         with torch.no_grad():
@@ -77,7 +78,7 @@ class PseudoSupervisor(nn.Module):
             self.views[int(self.known)], self.actions[int(self.known)] = x, action
             self.turn = (batch, self.judged(batch))
         guess = functional.binary_cross_entropy_with_logits(model.answer(x).float(), action)
-        return {"proposed": guess}
+        return {**losses, "proposed": guess}
 
     @torch.no_grad()
     def judged(self, batch: Mixed) -> float:
@@ -86,7 +87,8 @@ class PseudoSupervisor(nn.Module):
         (model,) = self.whole
         modes = [(part, part.training) for part in model.modules()]
         model.eval()
-        loss = model(batch.judged)["task"]
+        with torch.autocast(batch.judged.x.device.type, enabled=False):  # before and after a step in one precision
+            loss = model(batch.judged)["task"]
         for part, training in modes:
             part.training = training
         return float(loss)

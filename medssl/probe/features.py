@@ -22,11 +22,12 @@ from medssl.views.select import build_views, select
 
 def read_trunk(run: Path, *, trained: bool = True) -> Trunk:
     """The trunk of a run; with `trained` False another that chance made."""
-    recipe = read_run(run)["recipe"]
+    record = read_run(run)
+    recipe = record["recipe"]
     torch.manual_seed(0)
     trunk = build_trunk(recipe.get("trunk", {}), build_views(recipe["views"]).crops.size)
     if trained:
-        checkpoint.fill(cast(nn.Module, trunk), "trunk.", run)
+        checkpoint.fill(cast(nn.Module, trunk), record["facts"].get("answers", "") + "trunk.", run)
     return trunk
 
 

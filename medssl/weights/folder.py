@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from medssl import checkpoint
 from medssl.atomic import replacing, write_json
 from medssl.errors import UserError
+from medssl.runs import read_run
 from medssl.trunks import Trunk, build_trunk
 from medssl.weights.spec import VERSION, Spec, describe_run
 
@@ -62,8 +63,10 @@ def weights_of(source: Path, part: Part = "trunk") -> Weights:
         if part != "trunk":
             raise UserError(f"{source}: a folder of weights holds one network; give the run for its {part}")
         return read_weights(source)
-    spec = describe_run(source)
-    tensors = dict(checkpoint.weights(source / checkpoint.NAME, PREFIX[part]))
+    spec, facts = describe_run(source), read_run(source)["facts"]
+    if facts["kind"] == "finetune" and part == "teacher":
+        raise UserError(f"{source}: the trunk of a fine-tuned run is the one that answers; leave --of out")
+    tensors = dict(checkpoint.weights(source / checkpoint.NAME, facts.get("answers", "") + PREFIX[part]))
     if not tensors:
         raise UserError(f"{source}: its method has no {part}; set method.teacher_half_life, or take its trunk")
     return Weights(tensors, {**spec, "origin": {**spec["origin"], "part": part}})

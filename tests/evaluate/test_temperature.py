@@ -42,7 +42,8 @@ def test_a_known_temperature_is_found_again_and_ranks_stay(rng):
 
 
 def test_those_who_are_judged_have_no_say(rng):
-    label, score = np.arange(80) % 2, rng.random(80)
+    label = np.arange(80) % 2
+    score = np.clip(0.3 + 0.4 * label + rng.normal(0, 0.25, 80), 0.01, 0.99)
     fitted = fit_temperature(table(score, label), "d")
     judged = table(1 - score, 1 - label, "test").assign(sample_id=lambda t: "t" + t["sample_id"])
     assert fit_temperature(pd.concat([table(score, label), judged]), "d").value == fitted.value
@@ -52,9 +53,8 @@ def test_those_who_are_judged_have_no_say(rng):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_the_command_keeps_what_was_and_says_where_it_is_from(tmp_path, capsys, ending, rng):
-    label = np.arange(60) % 2
-    given = table(np.clip(label * 0.9 + rng.normal(0, 0.3, 60), 0.001, 0.999), label, ["val", "test"] * 30)
-    given["label"] = 1.0 * (np.arange(60) // 2 % 2)
+    label = np.arange(60) // 2 % 2
+    given = table(np.clip(0.3 + 0.4 * label + rng.normal(0, 0.25, 60), 0.01, 0.99), label, ["val", "test"] * 30)
     given.to_csv(tmp_path / "p.csv", index=False)
     with pytest.raises(SystemExit, match="0"):
         main(["calibrate", str(tmp_path / "p.csv"), "-o", str(tmp_path / f"c.{ending}")])
@@ -63,3 +63,9 @@ def test_the_command_keeps_what_was_and_says_where_it_is_from(tmp_path, capsys, 
     assert "validation rows of 30 patients" in found["calibration"].iloc[0] and "temperature" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main(["calibrate", str(tmp_path / "p.csv"), "-o", str(tmp_path / "c.txt")])
+
+
+def test_classes_that_are_separated_without_an_error_have_no_best_temperature(rng):
+    label = np.arange(40) % 2
+    with pytest.raises(UserError, match=r"no temperature from 0\.05 to 20 is best"):
+        fit_temperature(table(np.where(label, 0.6, 0.4) + rng.uniform(-0.05, 0.05, 40), label), "d")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from medssl import checkpoint
-from medssl.adapt import finetune, plan
+from medssl.adapt import finetune, plan, set_aside
 from medssl.errors import UserError
 from medssl.learners import LEARNERS, Mixed, Supervised
 from medssl.learners.co_teaching import CoTeaching
@@ -23,9 +23,12 @@ from medssl.learners.pseudo_supervisor import (
     standardised,
 )
 from medssl.predict import load_model, predict
+from medssl.probe.features import read_trunk
 from medssl.recipe import read_recipe
 from medssl.runs import read_run
 from medssl.store import open_store
+from medssl.train import Training, _groups, part_of
+from medssl.weights.folder import weights_of
 
 EPSILON = 1e-6
 
@@ -103,9 +106,10 @@ class TestPseudoSupervisor:
         for number in range(6):
             torch.manual_seed(number)
             losses = self.step(learner, mixed, optimizer)
-            told.append(sorted(losses))
+            told.append(sorted(name for name, loss in losses.items() if loss.requires_grad))
             known.append(int(learner.known))
         assert told == [["task"], ["proposed"], ["task"], ["proposed"], ["policy", "task"], ["proposed"]]
+        assert sorted(losses) == ["policy", "proposed", "task"]  # in every step, those without a turn as 0
         assert known == [0, 1, 1, 2, 0, 1]
 
         f, policy = twin.model if hasattr(twin, "model") else twin.whole[0], twin.policy
@@ -158,10 +162,29 @@ class TestPseudoSupervisor:
         assert all(part.training for part in learner.modules())
         assert all(parameter.grad is None for parameter in learner.parameters())
 
+    def test_a_step_that_moves_nothing_has_no_reward_in_half_precision(self, balls):
+        recipe = read_recipe(balls / "recipe.yaml", [*FEW, WAYS["pseudo_supervisor"]])
+        planned = plan(recipe, open_store(balls / "store"))
+        learner, mixed = planned.model.train(), planned.batches[0]
+        learner.done += 1
+        with torch.autocast("cpu", torch.bfloat16):
+            learner(mixed)
+        learner.after_step(8)
+        assert learner.rewards[0] == 0 and int(learner.known) == 1
+
+
+@pytest.mark.parametrize("positives", [4, 8, 20, 36])
+def test_of_each_class_the_same_share_is_set_aside(positives):
+    label = np.repeat((np.arange(40) < positives).astype(float), 2)
+    rows = pd.DataFrame({"patient_pid": np.repeat([f"p{n}" for n in range(40)], 2), "x": label})
+    aside = set_aside(rows, "x", 0.5, seed=3)
+    assert rows["patient_pid"][aside].nunique() == 20
+    assert rows["x"][aside].sum() == positives and rows["x"][~aside].sum() == positives
+
 
 class TestCoTeaching:
     def learner(self, **more):
-        return CoTeaching(model(1.0), model(-1.0), steps=10, patients=list("abcd"), **more)
+        return CoTeaching(model(1.0), model(-1.0), steps=10, shape=(4, 1), patients=list("abcd"), **more)
 
     def test_each_shows_the_other_what_it_finds_easy(self):
         """The networks answer the opposite of each other, so what one finds easy the other finds hard."""
@@ -183,6 +206,10 @@ class TestCoTeaching:
         assert counts == [0, 0, 1, 2, 3, 4, 4, 4]
         assert self.learner(wrong=1.0, rise=0).too_many(4) == 3
         assert self.learner(wrong=0.0).too_many(4) == 0
+        with pytest.raises(
+            UserError, match=r"learn\.wrong: 0\.2 of a batch of 4 is no scan; raise finetune\.batch to 5"
+        ):
+            self.learner(wrong=0.2)
 
 
 def test_the_agreement_is_with_the_average_and_rises():
@@ -231,7 +258,7 @@ def test_a_run_resumes_to_the_bit_and_answers(balls, tmp_path, way):
 
     def dies(steps, *_):
         for number in steps:
-            if number == 5:
+            if number == 7:
                 raise KeyboardInterrupt
             yield number
 
@@ -244,6 +271,12 @@ def test_a_run_resumes_to_the_bit_and_answers(balls, tmp_path, way):
     assert table["score"].between(0, 1).all() and table["score"].nunique() > 2
     answering = load_model(whole, read_run(whole)).head.last[1].weight
     prefix = "model.teacher.twin." if way == "mean_teacher" else "model."
+    name, value = next(iter(load_model(whole, read_run(whole)).trunk.named_parameters()))
+    assert torch.equal(value, weights_of(whole).tensors[name]) and torch.equal(
+        value, dict(read_trunk(whole).named_parameters())[name]
+    )
+    with pytest.raises(UserError, match="leave --of out"):
+        weights_of(whole, "teacher")
     assert torch.equal(answering, once[f"{prefix}head.last.1.weight"])
     if way == "co_teaching":
         told = pd.read_csv(whole / "left_out.csv")
@@ -278,6 +311,12 @@ def test_nobody_is_in_two_sets(balls, way):
         (["learn={name: mean_teacher}"], r"all \d+ training patients are labelled; set data\.labelled to fewer"),
         (["data.labelled=8", "learn={name: mean_teacher, weight: -1}"], r"learn\.weight: -1\.0 must be at least 0"),
         (["data.labelled=8", "learn={name: pseudo_supervisor, aside: 0}"], r"learn\.aside: 0 of 8 labelled patients"),
+        ([*FEW, WAYS["pseudo_supervisor"], "finetune.accumulate=2"], r"finetune\.accumulate: 2, but"),
+        (
+            [*FEW, WAYS["mean_teacher"], "finetune.strategy=fsdp"],
+            r"finetune\.strategy: fsdp, but learn\.name mean_teacher",
+        ),
+        (["adapt.name=low_rank", "finetune.recompute=true"], r"finetune\.recompute: true, but"),
         (["data.labelled=8", "learn={name: mean_teacher}", "adapt.name=low_rank"], r"adapt\.name: low_rank, but"),
         (
             ["data.labelled=8", "learn={name: mean_teacher}", "head={name: segment, structures: [ball]}"],
@@ -288,3 +327,25 @@ def test_nobody_is_in_two_sets(balls, way):
 def test_what_cannot_be_learned_is_said(balls, changes, message):
     with pytest.raises(UserError, match=message):
         plan(read_recipe(balls / "recipe.yaml", changes), open_store(balls / "store"))
+
+
+def test_rates_and_what_is_frozen_are_those_of_every_network(balls):
+    names = [
+        "trunk.a",
+        "other.trunk.a",
+        "policy.trunk.a",
+        "head.decoder.b",
+        "decoder.b",
+        "other.head.last",
+        "added.up.x",
+    ]
+    assert [part_of(name) for name in names] == ["trunk", "trunk", "trunk", "decoder", "decoder", "head", "added"]
+    changes = [*FEW, WAYS["co_teaching"], "finetune.trunk_lr=0.1", "finetune.frozen=[decoder]"]
+    planned = plan(read_recipe(balls / "recipe.yaml", changes), open_store(balls / "store"))
+    scale = {id(p): group["scale"] for group in _groups(planned.model, planned.settings) for p in group["params"]}
+    for name, parameter in planned.model.named_parameters():
+        assert scale[id(parameter)] == (0.1 if "trunk." in name else 1.0)
+    frozen = read_recipe(balls / "recipe.yaml", ["finetune.frozen=[trunk]"])
+    head = sum(p.numel() for p in plan(frozen, open_store(balls / "store")).model.head.parameters())
+    assert plan(frozen, open_store(balls / "store")).facts["moving"] == head
+    assert isinstance(planned.settings, Training)
