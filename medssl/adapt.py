@@ -148,7 +148,8 @@ def _check_together(learner: Learner, model: Supervised, settings: Training, nam
             )
         if settings.recompute:
             raise UserError(
-                "finetune.recompute: true, but blocks computed again would lack what adapt.name low_rank adds; leave it out"
+                "finetune.recompute: true, but blocks computed again would lack what adapt.name low_rank adds; leave it "
+                "out"
             )
         if learner.answers:
             raise UserError(f"adapt.name: low_rank, but learn.name {name} answers by its average; take another of both")
