@@ -129,8 +129,8 @@ def _batches(
 
 
 def set_aside(rows: pd.DataFrame, target: str, share: float, seed: int) -> np.ndarray:
-    """Which rows (N,) are of the patients that are set aside: by lot, the same share of each class. A patient's class is that
-    of the first row.
+    """Which rows (N,) are of the patients that are set aside: by lot, the same share of each class. A patient's class is
+    that of the first row.
     """
     once = rows.drop_duplicates("patient_pid")
     drawn = once.iloc[np.random.default_rng(seed).permutation(len(once))]
