@@ -134,21 +134,44 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+LOST = 0.6
+"""Mean Dice below which a training has lost a whole structure: beyond the plot's edge."""
+
+
 def draw(results: dict, path: Path) -> None:
-    """Nothing; a plot of test Dice against labelled volumes is at `path`."""
+    """Nothing; a plot of test Dice against labelled volumes is at `path`: a mark for each seed, a line through the medians.
+
+    Trainings that lost a structure stand at the lower edge, with their Dice.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for entry, style in zip(results, ("-o", "--s", "-.^", ":D", "-v", "--P"), strict=False):
-        means = [patients(results, entry, labelled, "test").mean() for labelled in LABELLED]
-        axes.plot(LABELLED, [m.mean() for m in means], style, label=entry)
-        axes.vlines(LABELLED, [m.min() for m in means], [m.max() for m in means], alpha=0.4)
-    axes.set(xscale="log", xticks=LABELLED, xlabel="labelled volumes", ylabel="test Dice, mean and range of seeds")
-    axes.set_xticklabels(map(str, LABELLED))
-    axes.legend(frameon=False)
+    means = {
+        entry: np.array([patients(results, entry, n, "test").mean().to_numpy() for n in LABELLED]) for entry in results
+    }
+    kept = np.concatenate([values[values > LOST] for values in means.values()])
+    low = kept.min() - 0.01
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    styles = "-o", "--s", "-.^", ":D", "-v", "--P"
+    for number, (entry, style) in enumerate(zip(results, styles, strict=False)):
+        where = np.array(LABELLED) * 1.03 ** (number - (len(results) - 1) / 2)
+        (line,) = axes.plot(where, np.median(means[entry], axis=1), style, markevery=[], label=entry, lw=1.5)
+        for seed in range(means[entry].shape[1]):
+            values = means[entry][:, seed]
+            marks = {"color": line.get_color(), "alpha": 0.6, "ms": 5}
+            axes.plot(where, np.maximum(values, low), style[-1], **marks)
+            for x, value in zip(where[values <= LOST], values[values <= LOST], strict=True):
+                axes.annotate(
+                    f"{value:.2f}", (x, low), (0, 6 + 8 * (number % 2)), textcoords="offset points", fontsize=7
+                )
+    axes.set(xscale="log", xlabel="labelled volumes", ylabel="test Dice: each seed, and their median")
+    axes.set_ylim(bottom=low - 0.002)
+    axes.xaxis.set_major_locator(ticker.FixedLocator(LABELLED))
+    axes.xaxis.set_major_formatter(ticker.FixedFormatter([*map(str, LABELLED)]))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
