@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pydicom
+from nibabel.filebasedimages import ImageFileError
 from scipy.ndimage import label
 
 from medssl.atomic import replacing
@@ -51,6 +53,8 @@ def deliver(
     for number in progress(range(len(paths)), "delivering", len(paths)):
         volume_id = paths[number].name.removesuffix(".nii.gz")
         row = {"volume_id": volume_id, "path": "", "regions": 0, "reason": ""}
+        for old in (output / f"{volume_id}.dcm", output / f"{volume_id}_report.dcm"):
+            old.unlink(missing_ok=True)  # of a former map, it would be taken for this one's
         try:
             if volume_id not in sources:
                 raise UserError(
@@ -67,8 +71,14 @@ def deliver(
 
 
 def _one(path: Path, files: Sequence[Path], output: Path, structures: Sequence[str], model: str) -> dict[str, object]:
-    image = nib.load(path)
-    labels, names, confidences = _named(np.asarray(image.dataobj), structures)
+    try:
+        image = nib.load(path)
+        found = np.asarray(image.dataobj)
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"{path}: not a whole NIfTI file ({error}); write it again with medssl predict --masks"
+        ) from None
+    labels, names, confidences = _named(found, structures)
     if labels.max() > len(names):
         raise UserError(f"{path}: holds structure {labels.max()}, but {len(names)} are named; name them all")
     slices = in_order([_slice(file) for file in files])

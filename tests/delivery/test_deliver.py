@@ -133,6 +133,9 @@ def test_a_segmentation_opened_again_lies_where_the_map_lay(series, cohort, tmp_
 def test_what_would_lose_a_lesion_is_not_delivered_and_the_rest_is(series, cohort, tmp_path):
     slices = in_order([pydicom.dcmread(path) for path in series])
     found, _ = balls(slices, 5)
+    (tmp_path / "out").mkdir()
+    for name in ("v.dcm", "v_report.dcm"):  # of a former map
+        (tmp_path / "out" / name).touch()
     lone = found.copy()
     lone[0, 0, 0] = 1  # far from any slice
     (tmp_path / "maps").mkdir()
@@ -152,6 +155,11 @@ def test_what_would_lose_a_lesion_is_not_delivered_and_the_rest_is(series, cohor
         "nothing was found"
         in deliver(tmp_path / "maps", cohort, tmp_path / "out", ["lesion"]).set_index("volume_id").loc["v", "reason"]
     )
+    whole = (tmp_path / "maps" / "v.nii.gz").read_bytes()
+    for cut in (whole[: len(whole) // 2], b"no image at all"):  # one damaged map does not stop the others
+        (tmp_path / "maps" / "v.nii.gz").write_bytes(cut)
+        told = deliver(tmp_path / "maps", cohort, tmp_path / "out", ["lesion"]).set_index("volume_id")
+        assert len(told) == 2 and "not a whole NIfTI file" in told.loc["v", "reason"]
     with pytest.raises(UserError, match="no maps"):
         deliver(tmp_path / "cohort", cohort, tmp_path / "out", ["lesion"])
     assert regions(found) == 1
