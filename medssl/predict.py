@@ -67,10 +67,10 @@ def predict(
     told = pd.DataFrame(answers)
     table = _table(rows, told, model, run.name)
     if "lesions" in told:
-        _write(_lesions(table, told), lesions_beside(output))
+        write_table(_lesions(table, told), lesions_beside(output))
     else:  # that of another model would be taken for this one's
         lesions_beside(output).unlink(missing_ok=True)
-    _write(table, output)
+    write_table(table, output)
     return table
 
 
@@ -79,7 +79,8 @@ def lesions_beside(output: Path) -> Path:
     return output.with_stem(f"{output.stem}_lesions")
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Nothing; the table is at `path`, as CSV or Parquet by its ending."""
     with replacing(path) as part:
         if path.suffix == ".csv":
             table.to_csv(part, index=False)

@@ -41,15 +41,12 @@ def phantom_cohort(tmp_path_factory):
 
 def standing_in(recipe):
     """The phantom content that stands in for the real data of a recipe: the same modality, its labels and masks."""
-    modality = recipe.get("data", {}).get("modality", "")
-    changes = {"OPT": ["head.label=glaucoma"], "MR": ["data.role=t2w", "head.structures=[gland, lesion]"]}.get(
-        modality, []
-    )
-    return [
-        c
-        for c in changes
-        if c.split("=")[0].split(".")[0] in recipe and not ("label" in c and recipe["head"].get("name") != "classify")
-    ]
+    modality, head = recipe.get("data", {}).get("modality", ""), recipe.get("head", {}).get("name", "")
+    if modality == "OPT" and head == "classify":
+        return ["head.label=glaucoma"]
+    if modality != "MR":
+        return []
+    return ["data.role=t2w", *(["head.structures=[gland, lesion]"] if head == "segment" else [])]
 
 
 @pytest.mark.slow

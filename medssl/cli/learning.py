@@ -133,18 +133,32 @@ def predict(
 
     Example: medssl predict runs/scratch --store stores/hippocampus -o runs/scratch/predictions.parquet
     """
-    import pandas as pd
-
-    from medssl.evaluate.detection import told
-    from medssl.predict import lesions_beside
     from medssl.predict import predict as answer
 
     table = answer(run, store, output, splits=split, masks=masks, progress=shown)
     say(f"{len(table)} predictions in {output}")
-    if (beside := lesions_beside(output)).exists():
-        read = pd.read_csv if output.suffix == ".csv" else pd.read_parquet
-        for name, cases in table.groupby("split"):
-            say(f"{name}: {told(read(beside).query('split == @name'), cases)}")
+    _say_lesions(output)
+
+
+@app.command()
+def crossvalidate(
+    recipe: Recipe,
+    store: StoreOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for fold-0/ ... and predictions.parquet.")],
+    folds: Annotated[int, typer.Option(min=2, help="Parts that the patients are dealt into.")] = 5,
+    set_: Changes = [],  # noqa: B006
+) -> None:
+    """Train a model for each part of the patients on all others (those of split test left alone), and judge that part.
+
+    Example: medssl crossvalidate pipelines/phantom_bpmri_cspca.yaml --store store -o runs/cspca --folds 5
+    """
+    from medssl.crossvalidate import NAME
+    from medssl.crossvalidate import crossvalidate as judge
+    from medssl.recipe import read_recipe
+
+    for line in judge(read_recipe(recipe, set_), store, output, folds=folds, progress=shown):
+        say(line)
+    _say_lesions(output / NAME)
 
 
 @app.command()
@@ -220,6 +234,19 @@ def methods(
     for one in found:
         table.add_row(one.name, one.family, " + ".join(one.terms), ", ".join(one.needs), "; ".join(one.papers))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _say_lesions(output: Path) -> None:
+    """Nothing; of a detection, it is said how well lesions are found, by split."""
+    import pandas as pd
+
+    from medssl.evaluate.detection import told
+    from medssl.predict import lesions_beside
+
+    if (beside := lesions_beside(output)).exists():
+        read = pd.read_csv if output.suffix == ".csv" else pd.read_parquet
+        for name, cases in read(output).groupby("split"):
+            say(f"{name}: {told(read(beside).query('split == @name'), cases)}")
 
 
 def _tried_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,15 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.recipe import cast, make, section_of
+from medssl.recipe import Whole, cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Views
 from medssl.views.intensity import Intensity
 from medssl.views.partners import Kind
+
+DEALT = ("train", "val")
+"""The splits whose patients cross-validation deals anew; test is never touched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +28,22 @@ class Selection:
 
     `labelled` limits how many patients' labels a training may see, always the same ones, and those of a smaller number
     among those of a larger one; 0 means all. `lot` says which: 0 the first by id, others as drawn by that number.
+    With `folds`, the patients of the splits train and val are dealt anew into so many parts: those of part `fold` (from 0)
+    are val, the others train, in pretraining as in fine-tuning.
     """
 
     modality: str = ""
     role: str = ""
     labelled: int = 0
     lot: int = 0
+    folds: Whole = 0
+    fold: Whole = 0
+
+    def __post_init__(self) -> None:
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise UserError(
+                f"data.fold: {self.fold} of {self.folds} folds; give at least 2 folds, and a fold from 0 to one less"
+            )
 
 
 def select(
@@ -63,8 +77,21 @@ def matching(store: Store, choice: Selection, split: str, target: str = "") -> p
     """Rows of the store in `split` that `choice` means, of which `target` is known; there may be none."""
     label = target if target not in ("", "mask") else None
     masks = True if target == "mask" else None
-    rows = store.rows(split=split, modality=choice.modality or None, label=label, has_mask=masks)
+    dealt = choice.folds > 0 and split in DEALT
+    rows = store.rows(split=None if dealt else split, modality=choice.modality or None, label=label, has_mask=masks)
+    if dealt:
+        held = rows["patient_pid"].map(folds(store, choice.folds)) == choice.fold
+        rows = rows[rows["split"].isin(DEALT) & (held == (split == "val"))].assign(split=split)
     return rows[rows["role"] == choice.role] if choice.role else rows
+
+
+def folds(store: Store, count: int) -> dict[str, int]:
+    """The part, from 0, of each patient of the splits train and val: dealt in turn, in the order of a hash of their ids, so
+    that parts are of equal size to one and do not depend on labels.
+    """
+    patients = store.volumes.loc[store.volumes["split"].isin(DEALT), "patient_pid"].unique()
+    mixed = sorted(patients, key=lambda who: hashlib.sha256(f"folds {who}".encode()).hexdigest())
+    return {who: place % count for place, who in enumerate(mixed)}
 
 
 def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:
