@@ -41,7 +41,11 @@ from medssl.store import Preparation, open_store, prepare
 
 HERE = Path(__file__).parent.parent
 RECIPE, CARD = HERE / "pipelines" / "phantom_oct_glaucoma.yaml", HERE / "data_manifests" / "phantom.yaml"
-EYES = PhantomSettings(eye_patients=600, prostate_patients=0, chest_patients=0, xray_patients=0, head_patients=0)
+EYES = PhantomSettings(
+    eye_patients=600, prostate_patients=0, chest_patients=0, xray_patients=0, head_patients=0,
+    planted_gap=False, mildest=0.15, worst=0.5,
+)  # fmt: skip
+"""Mild glaucoma: where it is severe, 20 labelled patients teach as much as 400 (validation AUROC .89 and .89)."""
 SHARES, ALONE = (0.05, 0.2), "labels alone"
 DRAWS = 2000
 

@@ -162,6 +162,30 @@ def crossvalidate(
 
 
 @app.command()
+def protocol(
+    recipe: Recipe,
+    store: StoreOption,
+    start: Annotated[Path, typer.Option("--from", help="The pretraining run, or folder of weights, that is tried.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder for each way's predictions, protocol.csv and its picture.")
+    ],
+    shots: Annotated[
+        list[int], typer.Option(min=1, help="Labelled patients of each class that a line learns from. Repeatable.")
+    ] = [4, 16],  # noqa: B006
+    set_: Changes = [],  # noqa: B006
+) -> None:
+    """Try a trunk on a task in every way: neighbours, a line, few labels, biases, low rank, end to end, and from scratch.
+
+    Example: medssl protocol pipelines/nih_pneumonia.yaml --store stores/nih --from runs/nih_trunk -o reports/nih_protocol
+    """
+    from medssl.protocol import protocol as tried
+    from medssl.recipe import read_recipe
+
+    for line in tried(read_recipe(recipe, set_), store, start, output, shots=shots, progress=shown):
+        say(line)
+
+
+@app.command()
 def deliver(
     maps: Annotated[Path, typer.Argument(help="The folder of maps that medssl predict --masks wrote.")],
     cohort: Annotated[Path, typer.Option(help="The cohort that the store was made of, with its folder phi/.")],

@@ -84,11 +84,16 @@ def generator(seed: int, *place: int | str) -> np.random.Generator:
     return np.random.default_rng([seed, *words])
 
 
-def people(kind: str, number: int, seed: int) -> list[Person]:
+MILDEST, WORST = 0.25, 1.0
+"""Between which severities lie, where nothing else is asked for."""
+
+
+def people(kind: str, number: int, seed: int, severity: tuple[float, float] = (MILDEST, WORST)) -> list[Person]:
     """The first `number` patients of a kind."""
     races = _races(kind, number, seed)
     sick = _halves(kind, races, seed)
-    return [_person(kind, n, seed, race, bool(ill)) for n, (race, ill) in enumerate(zip(races, sick, strict=True))]
+    told = enumerate(zip(races, sick, strict=True))
+    return [_person(kind, n, seed, race, severity if ill else None) for n, (race, ill) in told]
 
 
 def everyone(settings: PhantomSettings) -> dict[str, list[Person]]:
@@ -101,7 +106,11 @@ def everyone(settings: PhantomSettings) -> dict[str, list[Person]]:
         "head": settings.head_patients,
         "spoiled": 4,
     }
-    return {kind: people(kind, number, settings.seed) for kind, number in numbers.items()}
+    eyes = settings.mildest, settings.worst
+    return {
+        kind: people(kind, number, settings.seed, *([eyes] if kind == "eye" else []))
+        for kind, number in numbers.items()
+    }
 
 
 def _races(kind: str, number: int, seed: int) -> list[str]:
@@ -124,12 +133,14 @@ def _halves(kind: str, races: Sequence[str], seed: int) -> list[int]:
     return halves
 
 
-def _person(kind: str, number: int, seed: int, race: str, ill: bool) -> Person:
+def _person(kind: str, number: int, seed: int, race: str, between: tuple[float, float] | None) -> Person:
     rng = generator(seed, "person", kind, number)
     scanner, site = SCANNERS[kind][int(rng.integers(len(SCANNERS[kind])))]
     sex = "M" if kind == "prostate" else str(rng.choice(["F", "M"]))
     age = int(np.clip(rng.normal(62, 11), 24, 94))
-    severity = float(rng.uniform(0.25, 1.0))
+    severity = float(
+        rng.uniform(*between or (MILDEST, WORST))
+    )  # drawn for the healthy too: what follows stays the same
     blank = frozenset(name for name, rate in BLANK_RATES.items() if rng.random() < rate)
     return Person(
         patient_id=f"FAKE-{KINDS[kind]}{number + 1:04d}",
@@ -140,7 +151,7 @@ def _person(kind: str, number: int, seed: int, race: str, ill: bool) -> Person:
         age_years=age,
         site=site,
         scanner=scanner,
-        severity=severity if ill else 0.0,
+        severity=severity if between else 0.0,
         blank=blank,
         in_header=bool(rng.random() < HEADER_RATE),
     )

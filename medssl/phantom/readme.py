@@ -17,11 +17,13 @@ def readme(settings: PhantomSettings) -> str:
     facts = "\n".join(f"  {name} = {value}" for name, value in vars(settings).items())
     blanks = ", ".join(f"{name} {rate:.0%}" for name, rate in BLANK_RATES.items())
     bad = "\n".join(f"  {path}: {why}" for path, why in SPOILED.items())
-    return _TEXT.format(facts=facts, blanks=blanks, bad=bad, header=HEADER_RATE, effect=_effect(settings.planted_gap))
+    return _TEXT.format(facts=facts, blanks=blanks, bad=bad, header=HEADER_RATE, effect=_effect(settings))
 
 
-def _effect(planted: bool) -> str:
-    return (_DISEASE + (_PLANTED if planted else _NOT_PLANTED)).format(
+def _effect(settings: PhantomSettings) -> str:
+    return (_DISEASE + (_PLANTED if settings.planted_gap else _NOT_PLANTED)).format(
+        mildest=settings.mildest,
+        worst=settings.worst,
         diffuse=DIFFUSE,
         wedge=WEDGE,
         yearly=THINNING_PER_YEAR,
@@ -33,8 +35,8 @@ def _effect(planted: bool) -> str:
 
 
 _DISEASE = """\
-  Glaucoma of severity s (uniform in 0.25 to 1 a patient) thins the nerve fibre layer by {diffuse:.2f} s everywhere,
-  by up to {wedge:.2f} s more in one arcuate wedge, and widens the cup. Age thins it by {yearly:.1%} a year.
+  Glaucoma of severity s (uniform in {mildest:g} to {worst:g} a patient) thins the nerve fibre layer by {diffuse:.2f} s
+  everywhere, by up to {wedge:.2f} s more in one arcuate wedge, and widens the cup. Age thins it by {yearly:.1%} a year.
 """
 _PLANTED = """\
   PLANTED: in {race} patients (28 % of the cohort) all of this is multiplied by {effect:.2f} and the speckle averages

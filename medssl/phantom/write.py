@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from medssl.errors import UserError
-from medssl.phantom.cohort import COLUMNS, Person, everyone
+from medssl.phantom.cohort import COLUMNS, MILDEST, WORST, Person, everyone
 from medssl.phantom.eye_clinic import write_eyes
 from medssl.phantom.radiology import write_chest, write_head, write_prostate, write_xray
 from medssl.phantom.readme import readme
@@ -21,7 +21,10 @@ from medssl.progress import Progress, silent
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomSettings:
-    """How many invented patients of each kind; any number may be 0. `planted_gap` mutes glaucoma in one race group."""
+    """How many invented patients of each kind; any number may be 0. `planted_gap` mutes glaucoma in one race group.
+
+    The severity of glaucoma, from 0 to 1, is uniform between `mildest` and `worst`: the nearer to 0, the harder to tell.
+    """
 
     eye_patients: int = 360
     prostate_patients: int = 48
@@ -30,11 +33,15 @@ class PhantomSettings:
     head_patients: int = 6
     seed: int = 0
     planted_gap: bool = True
+    mildest: float = MILDEST
+    worst: float = WORST
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0:
                 raise UserError(f"{name} is {value}: it cannot be negative; give 0 or more")
+        if not 0 < self.mildest <= self.worst <= 1:
+            raise UserError(f"severities from {self.mildest:g} to {self.worst:g}; give 0 < mildest <= worst <= 1")
 
 
 def write_archive(
