@@ -20,7 +20,7 @@ from medssl.learners.pseudo_supervisor import PseudoSupervisor
 from medssl.place import join
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
-from medssl.runs import occupied, open_run
+from medssl.runs import occupied, open_run, read_run
 from medssl.store import Store, open_store
 from medssl.train import Plan, Training, fit, part_of
 from medssl.trunks import build_trunk
@@ -208,10 +208,20 @@ def _check_structures(rows: pd.DataFrame, structures: tuple[str, ...]) -> None:
 
 
 def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
-    """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one."""
+    """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one, and its
+    head where that is a fine-tuning of the same head: first many labels that may be wrong, then few that are right.
+
+    The label's name may be another one; a segmentation's structures may not.
+    """
     begin_with(model.trunk, recipe.get("trunk", {}), build_views(recipe["views"]).crops.size, start)
     last = start / checkpoint.NAME
-    if isinstance(model.head, Segment | Detect) and last.exists():
+    if not last.exists():
+        return
+    if isinstance(model.head, Segment | Detect):
         for place in ("decoder.", "head.decoder."):  # of a pretraining, of a segmentation
             if checkpoint.weights(last, place):
                 checkpoint.fill(model.head.decoder, place, start)
+    record = read_run(start)
+    theirs, ours = ({**told.get("head", {}), "label": ""} for told in (record["recipe"], recipe))
+    if record["facts"].get("kind") == "finetune" and theirs == ours:
+        checkpoint.fill(model.head, f"{record['facts'].get('answers', '')}head.", start)

@@ -151,3 +151,20 @@ def test_a_segmentation_goes_on_from_one_decoder_and_all(balls, tmp_path):
     assert any(name.startswith("head.decoder.") for name in kept)
     assert all(torch.equal(before[name], after[name]) for name in kept)
     assert not torch.equal(before["head.last.weight"], after["head.last.weight"])
+
+
+@pytest.mark.parametrize("learn", [[], ["learn={name: mean_teacher}", "data.labelled=12"]])
+def test_a_classifier_goes_on_from_another_head_and_all(balls, tmp_path, learn):
+    """Staged: labels that may be wrong first, right ones after; of a mean teacher what answers goes on."""
+    task = recipe(balls, "finetune.steps=2", *learn)
+    first = finetune(task, balls / "store", tmp_path / "first")
+    facts = json.loads((first / "run.json").read_text())["facts"]
+    model = build_model(task)
+    load_trunk(model, task, first)
+    before = checkpoint.weights(first / checkpoint.NAME, facts["answers"] + "head.")
+    assert all(torch.equal(before[name], value) for name, value in model.head.state_dict().items())
+    other = recipe(balls, "head.drop=0.5")
+    fresh = build_model(other)
+    kept = {name: value.clone() for name, value in fresh.head.state_dict().items()}
+    load_trunk(fresh, other, first)
+    assert all(torch.equal(kept[name], value) for name, value in fresh.head.state_dict().items())
