@@ -33,12 +33,16 @@ TISSUES = {
     "transition": (0.40, 1350.0, 0.48),
     "peripheral": (0.78, 1800.0, 0.70),
     "lesion": (0.27, 750.0, 0.62),
+    "mimic": (0.29, 1500.0, 0.66),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Pelvis:
-    """Where the organs of one patient are, RAS+ mm. `lesion_mm` is the lesion's radius, 0 without one."""
+    """Where the organs of one patient are, RAS+ mm. `lesion_mm` is the lesion's radius, 0 without one, and `shows` how far
+    its tissue differs from what is around it, 1 being all of a lesion. A mimic is a benign nodule that the T2w alone cannot
+    tell from a lesion; its radius is `mimic_mm`, 0 without one.
+    """
 
     gland: np.ndarray
     gland_radii: np.ndarray
@@ -49,29 +53,47 @@ class Pelvis:
     rectum_mm: float
     body: np.ndarray
     seed: tuple[int, int]
+    shows: float
+    mimic: np.ndarray
+    mimic_mm: float
 
     def texture(self) -> np.random.Generator:
         """The generator that draws this patient's tissue texture; the same for every series."""
         return np.random.default_rng(self.seed)
 
 
-def pelvis(rng: np.random.Generator, with_lesion: bool) -> Pelvis:
-    """A random patient."""
+MIMIC_RATE = 0.5
+"""Share of patients with a benign nodule, sick or not, where there are any."""
+
+
+def pelvis(rng: np.random.Generator, with_lesion: bool, *, faintest: float = 1.0, mimics: bool = False) -> Pelvis:
+    """A random patient. Lesions show from `faintest` to 1; with `mimics`, some patients have a benign nodule."""
     gland = rng.normal(0, 4, 3)
     radii = np.array([24.0, 17.5, 20.0]) * rng.uniform(0.82, 1.2) * rng.uniform(0.94, 1.06, 3)
     zone = gland + np.array([0.0, 0.24, 0.05]) * radii
     side = 1 if rng.random() < 0.5 else -1
     spot = np.array([side * rng.uniform(0.35, 0.62), -rng.uniform(0.42, 0.56), rng.uniform(-0.35, 0.35)])
+    size = float(rng.uniform(4.5, 7.0)) if with_lesion else 0.0
+    wide, body, seed = (
+        float(rng.uniform(10, 15)),
+        rng.uniform(0.95, 1.08, 2),
+        (int(rng.integers(2**31)), int(rng.integers(2**31))),
+    )
+    other = np.random.default_rng([*seed, 7])  # apart: whether mimics are asked for changes nothing else
+    place = np.array([-side * other.uniform(0.35, 0.62), -other.uniform(0.42, 0.56), other.uniform(-0.35, 0.35)])
     return Pelvis(
         gland=gland,
         gland_radii=radii,
         zone=zone,
         zone_radii=radii * np.array([0.70, 0.62, 0.80]),
         lesion=gland + spot * radii,
-        lesion_mm=float(rng.uniform(4.5, 7.0)) if with_lesion else 0.0,
-        rectum_mm=float(rng.uniform(10, 15)),
-        body=rng.uniform(0.95, 1.08, 2),
-        seed=(int(rng.integers(2**31)), int(rng.integers(2**31))),
+        lesion_mm=size,
+        rectum_mm=wide,
+        body=body,
+        seed=seed,
+        shows=float(other.uniform(faintest, 1)),
+        mimic=gland + place * radii,
+        mimic_mm=float(other.uniform(4.5, 7.0)) if mimics and other.random() < MIMIC_RATE else 0.0,
     )
 
 
@@ -113,7 +135,7 @@ def _paint(anatomy: Pelvis, points: np.ndarray, column: int, knobbly: float) -> 
     fine, coarse = field(rng, points, 5.0, 20), field(rng, points, 11.0, 20)
     value = np.full(points.shape[:-1], TISSUES["fat"][column]) * (1 + 0.05 * coarse)
     for tissue, depth in _organs(anatomy, points):
-        cover = soft(depth, 1.2)
+        cover = soft(depth, 1.2) * (anatomy.shows if tissue == "lesion" else 1.0)
         rough = knobbly * (fine + 0.7 * coarse) if tissue == "transition" else 0.3 * knobbly * fine
         value = value * (1 - cover) + TISSUES[tissue][column] * np.clip(1 + rough, 0.3, 2) * cover
     return value
@@ -144,6 +166,8 @@ def _organs(anatomy: Pelvis, points: np.ndarray) -> list[tuple[str, np.ndarray]]
         ("muscle", ellipsoid(points, anatomy.zone, anatomy.zone_radii + 1.0)),
         ("transition", ellipsoid(points, anatomy.zone, anatomy.zone_radii)),
     ]
+    if anatomy.mimic_mm > 0:
+        found.append(("mimic", anatomy.mimic_mm - np.linalg.norm(points - anatomy.mimic, axis=-1)))
     if anatomy.lesion_mm > 0:
         found.append(("lesion", anatomy.lesion_mm - np.linalg.norm(points - anatomy.lesion, axis=-1)))
     return found

@@ -24,6 +24,8 @@ class PhantomSettings:
     """How many invented patients of each kind; any number may be 0. `planted_gap` mutes glaucoma in one race group.
 
     The severity of glaucoma, from 0 to 1, is uniform between `mildest` and `worst`: the nearer to 0, the harder to tell.
+    Prostate lesions show from `faintest` to 1; with `mimics`, half of the prostates hold a benign nodule that is as dark on
+    the T2w as a lesion, and hardly so in diffusion.
     """
 
     eye_patients: int = 360
@@ -35,6 +37,8 @@ class PhantomSettings:
     planted_gap: bool = True
     mildest: float = MILDEST
     worst: float = WORST
+    faintest: float = 1.0
+    mimics: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -42,6 +46,8 @@ class PhantomSettings:
                 raise UserError(f"{name} is {value}: it cannot be negative; give 0 or more")
         if not 0 < self.mildest <= self.worst <= 1:
             raise UserError(f"severities from {self.mildest:g} to {self.worst:g}; give 0 < mildest <= worst <= 1")
+        if not 0 < self.faintest <= 1:
+            raise UserError(f"faintest is {self.faintest:g}; give a share above 0, and at most 1")
 
 
 def write_archive(
@@ -94,7 +100,7 @@ def _fill(folder: Path, settings: PhantomSettings, progress: Progress) -> None:
     persons = [person for group in groups.values() for person in group]
     writers: dict[str, Callable[[Path, Person, int], None]] = {
         "eye": partial(write_eyes, planted_gap=settings.planted_gap),
-        "prostate": write_prostate,
+        "prostate": partial(write_prostate, faintest=settings.faintest, mimics=settings.mimics),
         "chest": write_chest,
         "xray": write_xray,
         "head": write_head,
