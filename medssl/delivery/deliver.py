@@ -17,7 +17,7 @@ from scipy.ndimage import label
 from medssl.atomic import replacing
 from medssl.delivery.findings import structured_report
 from medssl.delivery.segmentation import segmentation
-from medssl.delivery.slices import TOUCHING, in_order, on_slices, regions
+from medssl.delivery.slices import TOUCHING, frames_of, on_slices, places_of, regions
 from medssl.errors import UserError
 from medssl.manifest.cohort import read_sources
 from medssl.progress import Progress, silent
@@ -78,10 +78,12 @@ def _one(path: Path, files: Sequence[Path], output: Path, structures: Sequence[s
         raise UserError(
             f"{path}: not a whole NIfTI file ({error}); write it again with medssl predict --masks"
         ) from None
+    if found.dtype.kind != "f" and found.max(initial=0) > len(structures):
+        raise UserError(f"{path}: holds structure {found.max()}, but {len(structures)} are named; name them all")
     labels, names, confidences = _named(found, structures)
-    if labels.max() > len(names):
-        raise UserError(f"{path}: holds structure {labels.max()}, but {len(names)} are named; name them all")
-    slices = in_order([_slice(file) for file in files])
+    images = _images(files)
+    every = [frame for one in images for frame in frames_of(one)]
+    slices = [every[number] for number in places_of(every)]
     frames = on_slices(labels, image.affine, slices)
     counts = [regions(frames == number) for number in range(1, len(names) + 1)]
     for number, (name, after) in enumerate(zip(names, counts, strict=True), 1):
@@ -96,8 +98,8 @@ def _one(path: Path, files: Sequence[Path], output: Path, structures: Sequence[s
     volumes = [float((labels == number).sum() * voxel_ml) for number in range(1, len(names) + 1)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* is unlikely to represent the intended person name")  # not ours to mend
-        made = segmentation(frames, slices, names, model)
-        report = structured_report(made, slices, volumes, confidences, model)
+        made = segmentation(frames, slices, images, names, model)
+        report = structured_report(made, images, volumes, confidences, model)
     for where, content in ((output, made), (output.with_stem(f"{output.stem}_report"), report)):
         with replacing(where) as part:
             content.save_as(part)
@@ -113,14 +115,26 @@ def _named(found: np.ndarray, structures: Sequence[str]) -> tuple[np.ndarray, li
     return numbers.astype(np.uint8), names, [float(found[numbers == n].max()) for n in range(1, count + 1)]
 
 
-def _slice(path: Path) -> pydicom.Dataset:
-    """A single-frame DICOM image, without its pixels."""
-    try:
-        one = pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, OSError) as error:
-        raise UserError(f"{path}: not a DICOM file that can be read ({error}); only those can be drawn on") from None
-    if int(one.get("NumberOfFrames", 1)) > 1:
+def _images(files: Sequence[Path]) -> list[pydicom.Dataset]:
+    """The DICOM images of a volume, without their pixels: slices in their order, or one image of several frames."""
+    found = []
+    for path in files:
+        try:
+            found.append(pydicom.dcmread(path, stop_before_pixels=True))
+        except (pydicom.errors.InvalidDicomError, OSError) as error:
+            raise UserError(
+                f"{path}: not a DICOM file that can be read ({error}); only those can be drawn on"
+            ) from None
+    if found[0].get("Modality") == "OPT":
         raise UserError(
-            f"{path}: holds {one.NumberOfFrames} frames; only series of single slices can be drawn on so far"
+            f"{files[0]}: OCT, whose volumes have axes of their own and no place in the patient; deliver NIfTI"
         )
-    return one
+    if len(found) == 1:
+        return found
+    for path, one in zip(files, found, strict=True):
+        if int(one.get("NumberOfFrames", 1)) > 1:
+            raise UserError(
+                f"{path}: holds {one.NumberOfFrames} frames and is one of {len(files)} files of its volume; only one file "
+                "of frames, or slices, can be drawn on; deliver NIfTI"
+            )
+    return found

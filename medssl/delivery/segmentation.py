@@ -26,11 +26,17 @@ SERIES_NUMBER = 900
 
 
 def segmentation(
-    frames: np.ndarray, slices: Sequence[pydicom.Dataset], structures: Sequence[str], model: str
+    frames: np.ndarray,
+    places: Sequence[pydicom.Dataset],
+    images: Sequence[pydicom.Dataset],
+    structures: Sequence[str],
+    model: str,
 ) -> pydicom.Dataset:
-    """The object, of whose segments 1, 2, ... are `structures`, found in `frames` (F, R, C) of `slices` by `model`.
+    """The object, of whose segments 1, 2, ... are `structures`, found in `frames` (F, R, C), which lie where the slices
+    `places` do, by `model`.
 
-    Of patient, study and frame of reference as the slices. Frames without anything are left out of it.
+    Of patient, study and frame of reference as `images`, the slices or the one image of several frames that the volume was
+    made of. Frames without anything are left out of it.
     """
     import highdicom as hd
 
@@ -47,8 +53,9 @@ def segmentation(
                 segmented_property_type=kind, algorithm_type="AUTOMATIC", algorithm_identification=algorithm,
             )
         )  # fmt: skip
+    lie = [hd.PlanePositionSequence("PATIENT", one.ImagePositionPatient) for one in places]
     return hd.seg.Segmentation(
-        source_images=list(slices), pixel_array=frames.astype(np.uint8), segmentation_type="BINARY",
+        source_images=list(images), plane_positions=lie, pixel_array=frames.astype(np.uint8), segmentation_type="BINARY",
         segment_descriptions=told, series_instance_uid=hd.UID(), series_number=SERIES_NUMBER, sop_instance_uid=hd.UID(),
         instance_number=1, manufacturer="medssl", manufacturer_model_name=model[:64], software_versions=version,
         device_serial_number="none", content_label="SEGMENTATION",

@@ -13,6 +13,16 @@ from medssl.errors import UserError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+PLACED_BY = {
+    "PlanePositionSequence": "ImagePositionPatient",
+    "PlaneOrientationSequence": "ImageOrientationPatient",
+    "PixelMeasuresSequence": "PixelSpacing",
+}
+"""Functional groups that place a frame, and the attribute of each."""
+
+SAME_PLACE_MM = 0.01
+"""Frames nearer than this along their normal are of one place, seen again: at another time, or differently weighted."""
+
 TOUCHING = np.ones((3, 3, 3))
 
 
@@ -33,10 +43,39 @@ def pixel_to_world(slice_: pydicom.Dataset) -> np.ndarray:
     return LPS_TO_RAS @ matrix
 
 
-def in_order(slices: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
-    """The slices by where they lie along their normal."""
-    normal = pixel_to_world(slices[0])[:3, 2]
-    return sorted(slices, key=lambda one: float(pixel_to_world(one)[:3, 3] @ normal))
+def frames_of(image: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """The frames of an image, in its order, as slices of their own: size and place, told by the functional groups of what
+    has several. Of an image that is one slice, itself.
+    """
+    if int(image.get("NumberOfFrames", 1)) == 1 and "PerFrameFunctionalGroupsSequence" not in image:
+        return [image]
+    shared = image.get("SharedFunctionalGroupsSequence", [pydicom.Dataset()])[0]
+    found = []
+    for each in image.get("PerFrameFunctionalGroupsSequence", []):
+        one = pydicom.Dataset()
+        one.SOPInstanceUID, one.Rows, one.Columns = image.SOPInstanceUID, image.Rows, image.Columns
+        for group, name in PLACED_BY.items():
+            told = each.get(group) or shared.get(group)
+            if told and name in told[0]:
+                setattr(one, name, told[0][name].value)
+        found.append(one)
+    if len(found) != int(image.get("NumberOfFrames", 1)):
+        raise UserError(
+            f"{image.SOPInstanceUID}: has {image.NumberOfFrames} frames and tells the place of {len(found)}; only frames "
+            "with a place can be drawn on"
+        )
+    return found
+
+
+def places_of(frames: Sequence[pydicom.Dataset]) -> list[int]:
+    """The numbers of frames, by where they lie along their normal, one of each place."""
+    normal = pixel_to_world(frames[0])[:3, 2]
+    along = [float(pixel_to_world(one)[:3, 3] @ normal) for one in frames]
+    found: list[int] = []
+    for number in np.argsort(along, kind="stable").tolist():
+        if not found or along[number] - along[found[-1]] > SAME_PLACE_MM:
+            found.append(number)
+    return found
 
 
 def on_slices(found: np.ndarray, affine: np.ndarray, slices: Sequence[pydicom.Dataset]) -> np.ndarray:

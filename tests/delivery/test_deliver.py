@@ -8,7 +8,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from medssl.delivery import deliver
-from medssl.delivery.slices import in_order, pixel_to_world, regions
+from medssl.delivery.slices import pixel_to_world, places_of, regions
 from medssl.errors import UserError
 
 ROWS, COLUMNS, SLICES = 40, 32, 10
@@ -47,6 +47,12 @@ def series(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+def in_order(series):
+    """The slices by where they lie."""
+    read = [pydicom.dcmread(path) for path in series]
+    return [read[number] for number in places_of(read)]
+
+
 def world(slices):
     """RAS+ mm of every pixel (F, R, C, 3)."""
     row, column = np.meshgrid(np.arange(ROWS), np.arange(COLUMNS), indexing="ij")
@@ -82,7 +88,7 @@ def balls(slices, *radii):
 
 
 def test_pixels_lie_where_pydicom_s_own_words_put_them(series):
-    slices = in_order([pydicom.dcmread(path) for path in series])
+    slices = in_order(series)
     assert [one.InstanceNumber for one in slices] in ([*range(1, 11)], [*range(10, 0, -1)])
     row, column = turned()
     first = slices[0]
@@ -93,7 +99,7 @@ def test_pixels_lie_where_pydicom_s_own_words_put_them(series):
 @pytest.mark.parametrize("kind", ["labels", "detections"])
 def test_a_segmentation_opened_again_lies_where_the_map_lay(series, cohort, tmp_path, kind):
     hd = pytest.importorskip("highdicom")
-    slices = in_order([pydicom.dcmread(path) for path in series])
+    slices = in_order(series)
     found, middles = balls(slices, 5, 6)
     names = ["gland", "lesion"] if kind == "labels" else ["lesion 1", "lesion 2"]
     written = found if kind == "labels" else np.where(found > 0, 0.25 * found, 0).astype(np.float32)
@@ -131,7 +137,7 @@ def test_a_segmentation_opened_again_lies_where_the_map_lay(series, cohort, tmp_
 
 
 def test_what_would_lose_a_lesion_is_not_delivered_and_the_rest_is(series, cohort, tmp_path):
-    slices = in_order([pydicom.dcmread(path) for path in series])
+    slices = in_order(series)
     found, _ = balls(slices, 5)
     (tmp_path / "out").mkdir()
     for name in ("v.dcm", "v_report.dcm"):  # of a former map
@@ -150,6 +156,9 @@ def test_what_would_lose_a_lesion_is_not_delivered_and_the_rest_is(series, cohor
         "holds structure 2, but 1 are named"
         in deliver(tmp_path / "maps", cohort, tmp_path / "out", ["lesion"]).set_index("volume_id").loc["v", "reason"]
     )
+    nib.save(nib.Nifti1Image(found.astype(np.int16) * 257, AFFINE), tmp_path / "maps" / "v.nii.gz")  # 1 in a byte
+    told = deliver(tmp_path / "maps", cohort, tmp_path / "out", ["lesion"]).set_index("volume_id")
+    assert "holds structure 257, but 1 are named" in told.loc["v", "reason"]
     nib.save(nib.Nifti1Image(0 * found, AFFINE), tmp_path / "maps" / "v.nii.gz")
     assert (
         "nothing was found"
