@@ -37,7 +37,7 @@ ORDER = [
     ["rehearsal", "find_rate"],
     ["answers"],
     ["predict"],
-    ["explain"],
+    ["explain", "crossvalidate", "protocol"],
     ["demo"],
     ["cli", "__main__"],
 ]
