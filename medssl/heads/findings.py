@@ -24,12 +24,12 @@ class Findings(nn.Module):
 
     weights: torch.Tensor
 
-    def __init__(
-        self, trunk: Trunk, *, labels: tuple[str, ...], drop: float = 0.2, balance: bool = False
-    ) -> None:
+    def __init__(self, trunk: Trunk, *, labels: tuple[str, ...], drop: float = 0.2, balance: bool = False) -> None:
         super().__init__()
         if not labels or len(set(labels)) < len(labels):
-            raise UserError(f"head.labels: {list(labels)}; name each label of the labels table once, e.g. [edema, mass]")
+            raise UserError(
+                f"head.labels: {list(labels)}; name each label of the labels table once, e.g. [edema, mass]"
+            )
         self.labels = self.target = labels
         self.balance = balance
         self.norm = nn.LayerNorm(2 * trunk.dim)

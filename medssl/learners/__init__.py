@@ -56,11 +56,13 @@ def build_learner(section: Mapping[str, Any], model: Supervised, facts: Mapping[
         raise UserError(f"learn.name: no learner called {name!r}; there are: {', '.join((SUPERVISED, *LEARNERS))}")
     if isinstance(model.head, Findings) and name not in OF_FINDINGS:
         raise UserError(
-            f"learn.name: {name} weighs each scan by one answer, but head.name is findings; take {' or '.join(OF_FINDINGS)}, "
-            "leave learn out, or train a head classify for each label"
+            f"learn.name: {name} weighs each scan by one answer, but head.name is findings; take "
+            f"{' or '.join(OF_FINDINGS)}, leave learn out, or train a head classify for each label"
         )
     if not isinstance(model.head, Classify | Findings):
-        raise UserError(f"learn.name: {name} teaches yes or no; with head.name other than classify or findings leave learn out")
+        raise UserError(
+            f"learn.name: {name} teaches yes or no; with head.name other than classify or findings leave learn out"
+        )
     asked = signature(LEARNERS[name])[0]
     given = {key: value() if callable(value) else value for key, value in facts.items() if key in asked}
     return make(LEARNERS[name], settings, "learn", model=model, **given)

@@ -103,8 +103,9 @@ class Views:
 class Steps(Dataset[Batch]):
     """The batches of a run by step number, drawn from `rows` of a store.
 
-    `target` is "" (none), "mask", or the name of a column of `rows`, or those of several. `group` is a column of which a batch holds one value
-    only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell as numbers.
+    `target` is "" (none), "mask", the name of a column of `rows`, or those of several. `group` is a column of which a batch
+    holds one value only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell
+    as numbers.
     `share` is (rank, world): of the `batch` scans of a step, this process draws its slice. The slices of all together are,
     bit for bit, what one process draws.
     """
