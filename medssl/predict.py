@@ -47,7 +47,8 @@ def predict(
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
     Volumes without the label, or any of several, are left out: there is nothing to score. A split without any volume is
-    skipped; none left is a UserError. `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
+    skipped; none left is a UserError.
+    `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
     Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
     holds a row for each lesion and each false alarm (see evaluate/detection.py).
     """
