@@ -21,7 +21,7 @@ def findings(analyses: Sequence[Row], averages: Sequence[Row], margin: float) ->
 def _how_good(analyses: Sequence[Row], averages: Sequence[Row]) -> str:
     """A part for each analysis; for those of one table with several labels, one for all of them."""
     several = _of_several(averages)
-    parts = [_mean(row, analyses) for row in averages]
+    parts = [_mean(row) for row in averages]
     parts += [_one(analysis) for analysis in analyses if analysis["name"] not in several]
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
@@ -32,16 +32,14 @@ def _of_several(averages: Sequence[Row]) -> set[str]:
     return {name for row in averages for name in (*row["names"], *(one["name"] for one in row["left_out"]))}
 
 
-def _mean(row: Row, analyses: Sequence[Row]) -> str:
+def _mean(row: Row) -> str:
     without = len(row["left_out"])
     lacking = f"; {without} {'label' if without == 1 else 'labels'} cannot be judged" if without else ""
     if row["value"] is None:
         return f"{_brief(row['table'])} cannot be judged ({row['reason']})"
-    of = {analysis["name"]: analysis["estimates"][0]["value"] for analysis in analyses}
-    worst, *_, best = sorted(row["names"], key=lambda name: of[name]) if len(row["names"]) > 1 else row["names"] * 2
     return (
         f"for {_brief(row['table'])}, the mean AUROC of {len(row['names'])} labels is {_interval(row)}, "
-        f"{row['n_patients']} patients, from {of[worst]:.2f} ({_brief(worst)}) to {of[best]:.2f} ({_brief(best)}){lacking}"
+        f"{row['n_patients']} patients{lacking}"
     )
 
 

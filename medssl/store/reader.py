@@ -91,7 +91,7 @@ class Store:
             if label in table.columns:
                 raise UserError(f"label {label!r} has the name of a column of the manifest; rename it in the data card")
         values = self.labels[self.labels["name"].isin(labels)].pivot(index="volume_id", columns="name", values="value")
-        values = values[labels].dropna(how="all").rename_axis(columns=None)
+        values = values.dropna(how="all").rename_axis(columns=None)
         return table.merge(values, left_on="volume_id", right_index=True, validate="one_to_one").reset_index(drop=True)
 
     def _grid(self, volume_id: str) -> Grid:
