@@ -47,10 +47,8 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     model = build_model(recipe)
     target = model.head.target
     rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
-    if target != "mask":
-        shares = {label: _share(rows[label], label) for label in ([target] if isinstance(target, str) else target)}
-        if isinstance(model.head, Findings):
-            model.head.count(shares)
+    columns = () if target == "mask" else (target,) if isinstance(target, str) else target
+    shares = {label: _share(rows[label], label) for label in columns}
     if isinstance(model.head, Segment):
         _check_structures(rows, model.head.structures)
     facts: dict[str, Any] = {
@@ -61,6 +59,8 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         "labels": _told(rows, target),
     }
     _begin(model, recipe, start)
+    if isinstance(model.head, Findings):
+        model.head.count(shares)  # of these scans, wherever the weights are from
 
     def another() -> Supervised:
         torch.manual_seed(settings.seed + 1)
