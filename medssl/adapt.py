@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from medssl import checkpoint, processes
 from medssl.adaptations import build_adaptation
 from medssl.errors import UserError
-from medssl.heads import Detect, Segment, build_head
+from medssl.heads import Detect, Findings, Segment, build_head
 from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
 from medssl.learners.pseudo_supervisor import PseudoSupervisor
 from medssl.place import join
@@ -25,6 +25,7 @@ from medssl.store import Store, open_store
 from medssl.train import Plan, Training, fit, part_of
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
+from medssl.views.draw import Target
 from medssl.views.select import build_views, select
 from medssl.weights import begin_with, origin_of
 
@@ -46,13 +47,8 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     model = build_model(recipe)
     target = model.head.target
     rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
-    if target != "mask" and rows[target].nunique() < 2:
-        raise UserError(
-            f"label {target!r}: all {len(rows)} training volumes have the value {rows[target].iloc[0]:g}; a classifier "
-            "needs both classes: raise data.labelled or check the labels table"
-        )
-    if target != "mask" and (odd := sorted(set(rows[target]) - {0.0, 1.0})):
-        raise UserError(f"label {target!r}: {odd[0]:g} is not 0 or 1; make a 0/1 label of it in the data card")
+    columns = () if target == "mask" else (target,) if isinstance(target, str) else target
+    shares = {label: _share(rows[label], label) for label in columns}
     if isinstance(model.head, Segment):
         _check_structures(rows, model.head.structures)
     facts: dict[str, Any] = {
@@ -63,6 +59,8 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         "labels": _told(rows, target),
     }
     _begin(model, recipe, start)
+    if isinstance(model.head, Findings):
+        model.head.count(shares)  # of these scans, wherever the weights are from
 
     def another() -> Supervised:
         torch.manual_seed(settings.seed + 1)
@@ -92,7 +90,7 @@ def _batches(
     learner: Learner, store: Store, rows: pd.DataFrame, recipe: Section, settings: Training
 ) -> Dataset[Batch] | Dataset[Mixed]:
     """What `learner` learns from: the labelled `rows`, and the other scans that it wants."""
-    target = str(learner.head.target)
+    target: Target = learner.head.target
 
     def steps(some: pd.DataFrame, *, labelled: bool = True, alter: bool = True, count: int = 1) -> Steps:
         views = build_views(recipe["views"], count=count, alter=alter)
@@ -107,6 +105,7 @@ def _batches(
     others = {}
     patients = rows["patient_pid"].to_numpy()
     if isinstance(learner, PseudoSupervisor):
+        assert isinstance(target, str)  # labels of scans, not of findings (see learners)
         aside = set_aside(rows, target, learner.aside, settings.seed)
         if any(rows[target][side].nunique() < 2 for side in (aside, ~aside)):
             raise UserError(
@@ -187,14 +186,28 @@ def finetune(
     return run
 
 
-def _told(rows: pd.DataFrame, target: str) -> str:
+def _share(values: pd.Series, label: str) -> float:
+    """The share of training volumes that have a label, of those of which it is known. Raises UserError unless some have it
+    and some do not.
+    """
+    known = values.dropna()
+    if odd := sorted(set(known) - {0.0, 1.0}):
+        raise UserError(f"label {label!r}: {odd[0]:g} is not 0 or 1; make a 0/1 label of it in the data card")
+    if known.empty:
+        raise UserError(f"label {label!r}: not known of any of the training volumes; leave it out of head.labels")
+    if known.nunique() < 2:
+        raise UserError(
+            f"label {label!r}: all {len(known)} training volumes have the value {known.iloc[0]:g}; a classifier "
+            "needs both classes: raise data.labelled or check the labels table"
+        )
+    return float(known.mean())
+
+
+def _told(rows: pd.DataFrame, target: Target) -> str:
     """What identifies the labels that are learned from; label maps are part of what identifies the store."""
-    told = (
-        ""
-        if target == "mask"
-        else "\n".join(f"{n} {v:g}" for n, v in zip(rows["volume_id"], rows[target], strict=True))
-    )
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    columns = [] if target == "mask" else [target] if isinstance(target, str) else [*target]
+    told = [f"{n} {' '.join(f'{v:g}' for v in values)}" for n, *values in rows[["volume_id", *columns]].to_numpy()]
+    return hashlib.sha256("\n".join(told if columns else []).encode()).hexdigest()[:16]
 
 
 def _check_structures(rows: pd.DataFrame, structures: tuple[str, ...]) -> None:

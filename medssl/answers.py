@@ -35,6 +35,12 @@ def score(model: Supervised, store: Store, volume_id: str, crops: Crops) -> floa
     return float(torch.sigmoid(model.answer(view).float())[0])
 
 
+def scores(model: Supervised, store: Store, volume_id: str, crops: Crops) -> list[float]:
+    """How likely a head for findings thinks each of its labels (0 to 1)."""
+    view = whole_view(store, volume_id, crops).to(next(model.parameters()).device)
+    return torch.sigmoid(model.answer(view).float())[0].tolist()
+
+
 def label_map(model: Supervised, store: Store, volume_id: str, crops: Crops) -> np.ndarray:
     """The structures (I, J, K) found on the prepared grid, by their numbers."""
     return _everywhere(model, store, volume_id, crops).argmax(1)[0].to(torch.uint8).cpu().numpy()

@@ -56,6 +56,11 @@ def restore(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     for name, value in tensors.items():
         if name.startswith(OPTIMIZER):
             number, key = name.removeprefix(OPTIMIZER).split(".", 1)
+            if int(number) >= len(moved) or (value.ndim and value.shape != moved[int(number)].shape):
+                raise UserError(
+                    f"{path}: its optimizer has the weights in another order, as an older version had them; end the run "
+                    "with that version, or give another folder with --run"
+                )
             state.setdefault(int(number), {})[key] = part_of(value, moved[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return steps_done(path)

@@ -1,4 +1,6 @@
-"""From a fine-tuned run and a store to the predictions table: one row a volume, attributes beside the answer."""
+"""From a fine-tuned run and a store to the predictions table: one row a volume (of findings, one for each label of it),
+attributes beside the answer.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ import torch
 
 from medssl import checkpoint
 from medssl.adapt import build_model
-from medssl.answers import detection_map, label_map, save_map, score
+from medssl.answers import detection_map, label_map, save_map, score, scores
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.overlap import dice
 from medssl.evaluate.predictions import SPLITS
-from medssl.heads import Classify, Segment
+from medssl.heads import Classify, Findings, Segment
 from medssl.learners import Supervised
 from medssl.place import find_place
 from medssl.progress import Progress, silent
@@ -44,8 +46,9 @@ def predict(
 ) -> pd.DataFrame:
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
-    Volumes without the label are left out: there is nothing to score. A split without any volume is skipped; none left
-    is a UserError. `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
+    Volumes without the label, or any of several, are left out: there is nothing to score. A split without any volume is
+    skipped; none left is a UserError.
+    `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
     Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
     holds a row for each lesion and each false alarm (see evaluate/detection.py).
     """
@@ -123,14 +126,16 @@ def _answer(model: Supervised, store: Store, volume_id: str, crops: Crops, maps:
     head = model.head
     if isinstance(head, Classify):
         return {"score": score(model, store, volume_id, crops)}
+    if isinstance(head, Findings):
+        return {"scores": scores(model, store, volume_id, crops)}
     truth = store.read(volume_id, "mask")[0]
     found = (label_map if isinstance(head, Segment) else detection_map)(model, store, volume_id, crops)
     if maps is not None:
         save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
     if isinstance(head, Segment):
-        scores = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(head.structures, 1)}
-        known = [one for one in scores.values() if not np.isnan(one)]
-        return {**scores, "dice_mean": float(np.mean(known)) if known else float("nan")}
+        overlaps = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(head.structures, 1)}
+        known = [one for one in overlaps.values() if not np.isnan(one)]
+        return {**overlaps, "dice_mean": float(np.mean(known)) if known else float("nan")}
     lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
     return {"score": float(found.max()), "label": float(lesions.any()), "lesions": lesions_of(found, lesions)}
 
@@ -145,6 +150,9 @@ def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: s
     for column in ATTRIBUTES:
         if column in rows:
             table[column] = rows[column]
+    if isinstance(head, Findings):
+        each = zip(head.labels, zip(*answers["scores"], strict=True), strict=True)
+        return pd.concat([table.assign(label=rows[one], score=told, task=one) for one, told in each], ignore_index=True)
     return table.join(answers.drop(columns=["label", "score", "lesions"], errors="ignore"))
 
 

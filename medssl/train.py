@@ -49,7 +49,8 @@ class Training:
     """How long and how fast. `batch` scans a step, which the processes of a training share alike: what is learned does not
     depend on how many there are. `accumulate` such batches before the weights move.
 
-    `warmup` is a fraction of the steps. `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
+    `warmup` is a fraction of the steps. `weight_decay` is of weights of two and more axes: biases and scales do not decay.
+    `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
     come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
@@ -120,7 +121,7 @@ def fit(
     if settings.compile:
         compile_parts(model, fabric.device)
     wrapped = fabric.setup_module(model)
-    optimizer = fabric.setup_optimizers(torch.optim.AdamW(_groups(model, settings), weight_decay=settings.weight_decay))
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(_groups(model, settings)))
     path = run / checkpoint.NAME
     start = processes.agreed(checkpoint.restore(path, model, optimizer.optimizer), f"steps done in {path}")
     if start >= settings.steps:
@@ -269,14 +270,17 @@ def part_of(name: str) -> str:
 
 
 def _groups(model: torch.nn.Module, settings: Training) -> list[dict[str, Any]]:
-    """The weights that move, those of one rate together; a model with `rate_of` says at which share of it each moves."""
+    """The weights that move, those of one rate and decay together; a model with `rate_of` says at which share of the rate
+    each moves. Biases, scales of norms and whatever else has one axis do not decay: nothing is gained by making them small.
+    """
     rate_of = getattr(model, "rate_of", lambda _: 1.0)
-    groups: dict[float, list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = rate_of(name) * (settings.trunk_lr if part_of(name) == "trunk" else 1.0)
-            groups.setdefault(scale, []).append(parameter)
-    return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    return [{"params": some, "scale": scale, "weight_decay": decay} for (scale, decay), some in groups.items()]
 
 
 def _total(losses: dict[str, torch.Tensor], told: dict[str, float], step: int) -> torch.Tensor:

@@ -35,6 +35,15 @@ def test_nothing_saved_is_step_zero(tmp_path):
         checkpoint.read(tmp_path / "none")
 
 
+def test_an_optimizer_that_has_its_weights_in_another_order_is_refused(tmp_path):
+    path = tmp_path / "last.safetensors"
+    model, optimizer = trained(2)
+    checkpoint.save(path, model, optimizer, 2)
+    turned = torch.optim.AdamW([model.bias, model.weight])
+    with pytest.raises(UserError, match="its optimizer has the weights in another order"):
+        checkpoint.restore(path, model, turned)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     path = tmp_path / "last.safetensors"
     model, optimizer = trained(1)

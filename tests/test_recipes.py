@@ -1,5 +1,6 @@
 """Every recipe that ships: it loads, it resolves, and every training it describes takes two steps on phantoms."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,17 @@ def phantom_cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     sizes = PhantomSettings(eye_patients=12, prostate_patients=10, chest_patients=2, xray_patients=14, head_patients=2)
     write_archive(folder / "archive", sizes)
-    card = Path(__file__).parent.parent / "data_manifests" / "phantom.yaml"
-    index(folder / "archive", folder / "cohort", card=read_card(card))
+    card = read_card(Path(__file__).parent.parent / "data_manifests" / "phantom.yaml")
+    labels = {**card.labels, "female": "sex equals F", "male": "sex equals M"}  # what every patient has
+    index(folder / "archive", folder / "cohort", card=replace(card, labels=labels))
     return folder
 
 
 def standing_in(recipe):
     """The phantom content that stands in for the real data of a recipe: the same modality, its labels and masks."""
     modality, head = recipe.get("data", {}).get("modality", ""), recipe.get("head", {}).get("name", "")
+    if head == "findings":
+        return ["head.labels=[female, male]"]
     if modality == "OPT" and head == "classify":
         return ["head.label=glaucoma"]
     if modality != "MR":

@@ -93,7 +93,11 @@ TRUNKS = {
     "sparse convolutions": {"name": "resenc", "widths": ["4", "8"], "stem": "true", "hide": "sparse"},
     "tokens": {"name": "vit", "patch": ["4", "4"], "width": "16", "depth": "2", "heads": "2", "hide": "token"},
 }
-HEADS = {"classify": {"name": "classify", "label": "big"}, "segment": {"name": "segment", "structures": ["a", "b"]}}
+HEADS = {
+    "classify": {"name": "classify", "label": "big"},
+    "segment": {"name": "segment", "structures": ["a", "b"]},
+    "findings": {"name": "findings", "labels": ["a", "b"]},
+}
 ALL = [f"{case}, {trunk}" for trunk in ("convolutions", "tokens") for case in CASES]
 ALL += ["rebuild, sparse convolutions", *(f"head {name}" for name in HEADS)]
 
@@ -111,7 +115,9 @@ def build(name):
 def kinked(name):
     torch.manual_seed(1)
     if name.startswith("head "):
-        trunk = build_trunk(TRUNKS["convolutions"], SIZE)
+        # With labels a scan has one view: what is dropped is drawn as in one process.
+        dropping = {**TRUNKS["tokens"], "drop_path": "0.5"}
+        trunk = build_trunk(dropping if name == "head findings" else TRUNKS["convolutions"], SIZE)
         return Supervised(trunk, build_head(HEADS[name.removeprefix("head ")], trunk))
     case, _, trunk = name.partition(", ")
     return build_method(CASES[case], build_trunk(TRUNKS[trunk], SIZE))
@@ -138,6 +144,10 @@ def batch_of(name, step, rank=0, world=1):
     )  # fmt: skip
     if name == "head segment":
         whole = whole._replace(target=(x[0, :, 0] > 0).long() + (x[0, :, 0] > 1).long())
+    if name == "head findings":  # the processes know a different number of labels
+        unknown = float("nan")
+        target = torch.tensor([[0, unknown], [1.0, 1.0], [unknown, 0], [1.0, unknown]])
+        whole = whole._replace(target=target[torch.randperm(SCANS, generator=numbers)])
     mine = torch.tensor(share_of(SCANS, rank, world))
     of_scans = {key: getattr(whole, key)[mine] for key in ("patient", "scanner", "target")}
     of_views = {key: getattr(whole, key)[:, mine] for key in ("x", "to_mm", "to_share", "where", "small")}

@@ -13,9 +13,10 @@ import torch
 from medssl import checkpoint
 from medssl.errors import UserError
 from medssl.recipe import read_recipe
+from medssl.rehearsal import PLANS
 from medssl.runs import Log, digest, occupied, read_log, read_run
 from medssl.store import open_store
-from medssl.train import Training, plan, pretrain
+from medssl.train import Training, _groups, plan, pretrain
 
 
 def tensors(run):
@@ -60,6 +61,24 @@ def test_accumulated_batches_make_one_step(balls, tmp_path):
     assert len(read_log(run / "log.csv")) == 2
     plain = pretrain(read_recipe(balls / "recipe.yaml", ["pretrain.steps=2"]), balls / "store", tmp_path / "plain")
     assert not same(tensors(run), tensors(plain))
+
+
+@pytest.mark.parametrize("part", ["pretrain", "finetune"])
+def test_weights_decay_and_biases_and_scales_do_not(balls, part):
+    """A step of AdamW without a slope takes lr x decay of a weight, and nothing of what has one axis."""
+    recipe = read_recipe(balls / "recipe.yaml", [f"{part}.weight_decay=0.5", "finetune.trunk_lr=0.1"])
+    planned = PLANS[part](recipe, open_store(balls / "store"))
+    before = {name: value.detach().clone() for name, value in planned.model.named_parameters()}
+    groups = [{**group, "lr": 0.2 * group["scale"]} for group in _groups(planned.model, planned.settings)]
+    for parameter in planned.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    torch.optim.AdamW(groups).step()
+    flat = {name for name, value in before.items() if value.ndim <= 1}
+    assert {name for name in before if name.endswith("bias")} <= flat < set(before)
+    for name, value in planned.model.named_parameters():
+        rate = 0.2 * (0.1 if part == "finetune" and name.startswith("trunk.") else 1.0)
+        assert torch.allclose(value, before[name] * (1.0 if name in flat else 1 - 0.5 * rate)), name
+        assert name in flat or not torch.equal(value, before[name])
 
 
 def test_workers_change_nothing(balls, tmp_path):

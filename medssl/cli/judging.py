@@ -24,7 +24,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
     title: Annotated[str, typer.Option(help="Title of the report.")] = "Model evaluation",
 ) -> None:
-    """Judge predictions, overall and by group, with intervals over patients.
+    """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
 
     Example: medssl evaluate predictions.parquet --by sex --by race --by 'sex*race' -o report.json
     """
@@ -44,27 +44,28 @@ def calibrate(
 ) -> None:
     """Make scores as sure as they should be, by a temperature fixed on the validation rows; no two change ranks.
 
-    The table keeps what scores were as score_before, and the temperature with where it comes from as calibration.
+    The table keeps what scores were as score_before, and the temperature with where it comes from as calibration. Several
+    tasks have each its own.
 
     Example: medssl calibrate predictions.parquet -o calibrated.parquet
     """
     from medssl.atomic import replacing
     from medssl.evaluate import read_predictions
     from medssl.evaluate.analysis import digest
-    from medssl.evaluate.temperature import fit_temperature
+    from medssl.evaluate.predictions import by_task
+    from medssl.evaluate.temperature import calibrated
 
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output}: a predictions table is .parquet or .csv; give one of these endings")
-    table = read_predictions(predictions)
-    found = fit_temperature(table, digest(table))
-    table["score_before"], table["calibration"] = table["score"], found.provenance
-    table["score"] = found.of(table["score"].to_numpy(float))
+    given = read_predictions(predictions)
+    table = calibrated(given, digest(given))
     with replacing(output) as part:
         if output.suffix == ".csv":
             table.to_csv(part, index=False)
         else:
             table.to_parquet(part, index=False)
-    say(f"temperature {found.provenance}")
+    for task, rows in by_task(table).items():
+        say(f"{task + ': ' if task else ''}temperature {rows['calibration'].iloc[0]}")
     say(f"{len(table)} predictions in {output}")
 
 

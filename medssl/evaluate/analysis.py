@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from medssl.errors import UserError
 from medssl.evaluate import cohort
+from medssl.evaluate.average import average
 from medssl.evaluate.findings import findings
 from medssl.evaluate.groups import (
     MOST_LEVELS,
@@ -24,7 +25,7 @@ from medssl.evaluate.groups import (
     with_group,
 )
 from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, overlap, share
-from medssl.evaluate.predictions import attributes_of, check_predictions, structures_of
+from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
 from medssl.evaluate.threshold import Threshold, threshold_for
 
 SCHEMA_VERSION = "1"
@@ -40,6 +41,14 @@ class Rules:
     target_sensitivity: float | None
 
 
+class Part(NamedTuple):
+    """What is judged by itself: a table, or of one with several tasks the rows of one; `digest` is the whole table's."""
+
+    name: str
+    table: pd.DataFrame
+    digest: str
+
+
 def evaluate(
     tables: Mapping[str, pd.DataFrame],
     *,
@@ -50,7 +59,8 @@ def evaluate(
     title: str = "Model evaluation",
     target_sensitivity: float | None = None,
 ) -> dict[str, Any]:
-    """The content of report.json: an analysis for each table (name -> predictions).
+    """The content of report.json: an analysis for each table (name -> predictions), and of one with several tasks for each
+    task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
 
     A table with labels and scores is a classification, one with dice_ columns a segmentation. `by` names attributes,
     "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that would matter,
@@ -63,7 +73,13 @@ def evaluate(
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
     rules = Rules(split, margin, minimum_patients, target_sensitivity)
     checked = _checked(tables, by)
-    analyses = [_analysis(name, table, by, rules) for name, table in checked.items()]
+    parts = {name: _parts(name, table, split, alone=len(checked) == 1) for name, table in checked.items()}
+    analyses = [_analysis(part, by, rules) for found, _ in parts.values() for part in found]
+    averages = [
+        average(name, {part.name: _judged(part.table, split) for part in found}, left_out)
+        for name, (found, left_out) in parts.items()
+        if len(by_task(checked[name])) > 1 and not structures_of(checked[name])
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "title": title,
@@ -71,7 +87,8 @@ def evaluate(
         "margin": margin,
         "minimum_patients": minimum_patients,
         "analyses": analyses,
-        "findings": findings(analyses, margin),
+        "averages": averages,
+        "findings": findings(analyses, averages, margin),
         "provenance": {
             "tables": {name: digest(table) for name, table in tables.items()},
             "versions": _versions(),
@@ -94,8 +111,28 @@ def _checked(tables: Mapping[str, pd.DataFrame], by: Sequence[str]) -> dict[str,
 
 def digest(table: pd.DataFrame) -> str:
     """What identifies a table's content, whatever file it came from."""
-    ordered = table.reindex(sorted(table.columns), axis=1).sort_values("sample_id")
-    return hashlib.sha256(ordered.to_csv(index=False).encode()).hexdigest()[:16]
+    content = in_order(table.reindex(sorted(table.columns), axis=1))
+    return hashlib.sha256(content.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def _parts(name: str, table: pd.DataFrame, split: str, *, alone: bool) -> tuple[list[Part], dict[str, str]]:
+    """What of a table is judged by itself, and of several tasks those that have nothing to judge, with the reason."""
+    # Rows in one order: sums of floats depend on it.
+    whole, tasks = digest(table), by_task(in_order(table))
+    names = [(task if alone else f"{name}: {task}") if task else name for task in tasks]
+    found = [Part(one, rows, whole) for one, rows in zip(names, tasks.values(), strict=True)]
+    if len(found) == 1 or structures_of(table):
+        return found, {}
+    empty = [part.name for part in found if _judged(part.table, split).empty]
+    if len(empty) == len(found):
+        return found, {}  # the first says what is wrong
+    reason = f"no row of split {split!r} has both label and score"
+    return [part for part in found if part.name not in empty], dict.fromkeys(empty, reason)
+
+
+def _judged(rows: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The rows of a split that have a label and a score."""
+    return rows[(rows["split"] == split) & rows["label"].notna() & rows["score"].notna()]
 
 
 def _versions() -> dict[str, str]:
@@ -104,14 +141,13 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("medssl", "numpy", "scipy", "pandas")}
 
 
-def _analysis(name: str, table: pd.DataFrame, by: Sequence[str], rules: Rules) -> dict[str, Any]:
-    # One order whatever order the rows came in: sums of floats depend on it.
-    table = table.sort_values("sample_id")
+def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
+    name, table = part.name, part.table
     rows = table[table["split"] == rules.split]
     if rows.empty:
         there = ", ".join(sorted(table["split"].unique()))
         raise UserError(f"{name}: no rows of split {rules.split!r}; the table has: {there}")
-    judged, threshold, metrics = _task(name, table, rows, rules)
+    judged, threshold, metrics = _task(part, rows, rules)
     left_out = rows.drop(judged.index)
     names, notes = _attributes(judged, by)
     estimates = [estimate(judged, metric, "", "all", 1) for metric in metrics]
@@ -136,18 +172,16 @@ def _analysis(name: str, table: pd.DataFrame, by: Sequence[str], rules: Rules) -
     }
 
 
-def _task(
-    name: str, table: pd.DataFrame, rows: pd.DataFrame, rules: Rules
-) -> tuple[pd.DataFrame, Threshold, list[Metric]]:
+def _task(part: Part, rows: pd.DataFrame, rules: Rules) -> tuple[pd.DataFrame, Threshold, list[Metric]]:
     """The rows that can be judged, the threshold, and the metrics, the primary one first."""
     if structures := structures_of(rows):
         structures.sort(key=lambda column: (column != "dice_mean", column))
         without = Threshold(None, "not needed: a segmentation has no threshold")
         return rows.assign(label=float("nan")), without, [overlap(column) for column in structures]
-    judged = rows[rows["label"].notna() & rows["score"].notna()]
+    judged = _judged(rows, rules.split)
     if judged.empty:
-        raise UserError(f"{name}: no row has both label and score, and there is no dice_ column; nothing to judge")
-    threshold = threshold_for(table, rules.split, digest(table), target_sensitivity=rules.target_sensitivity)
+        raise UserError(f"{part.name}: no row has both label and score, and there is no dice_ column; nothing to judge")
+    threshold = threshold_for(part.table, rules.split, part.digest, target_sensitivity=rules.target_sensitivity)
     metrics = [AUROC]
     if threshold.value is not None:
         metrics += [share("sensitivity", 1, threshold.value), share("specificity", 0, threshold.value)]

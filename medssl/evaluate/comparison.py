@@ -13,7 +13,7 @@ from medssl.errors import UserError
 from medssl.evaluate.groups import Row, check_levels, ordered, with_group
 from medssl.evaluate.intervals import mean_interval, quantile
 from medssl.evaluate.metrics import measure_auroc, patient_means
-from medssl.evaluate.predictions import check_predictions
+from medssl.evaluate.predictions import by_task, check_predictions
 
 MINIMUM_PATIENTS = 11
 
@@ -22,27 +22,31 @@ TWO_RUNS = (
     "Intervals by group are each for itself, without correction for how many there are."
 )
 
+SEVERAL = " So are those by task."
+
 ONE_BLANK = " Where a structure is blank in one table only, the blank counts as 1: finding nothing was right."
 
 
 def compare(
     first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "auroc", split: str = "test", by: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The difference second - first with its 95 % interval, overall and by group; patients are the unit.
+    """The difference second - first with its 95 % interval, overall and by group, of each task; patients are the unit.
 
     Both tables must hold the same samples of the split. `metric` is "auroc" (paired clustered DeLong) or a dice_ column
     (paired over patients). Where a structure is blank (absent and not found) in one table only, the blank counts as 1:
     it was right, and the other's false find has to weigh.
     """
     a, b = (check_predictions(table, name) for table, name in ((first, "first table"), (second, "second table")))
-    rows = _paired(a[a["split"] == split], b[b["split"] == split], metric, split)
-    results = [_difference(rows, metric, "", "all", 1)]
-    for attribute in by:
-        check_levels(rows, attribute)
-        grouped = with_group(rows, attribute)
-        for name in ordered(grouped["group"]):
-            results.append(_difference(grouped[grouped["group"] == name], metric, attribute, name, MINIMUM_PATIENTS))
-    note = TWO_RUNS + ("" if metric == "auroc" else ONE_BLANK)
+    tasks, others = by_task(a), by_task(b)
+    if set(tasks) != set(others):
+        told = ", ".join(sorted((set(tasks) ^ set(others)) - {""}))
+        raise UserError(f"compare: only one of the tables has the task {told}; give tables of the same tasks")
+    results: list[Row] = []
+    for task, rows in tasks.items():
+        other = others[task]
+        pair = _paired(rows[rows["split"] == split], other[other["split"] == split], metric, split)
+        results += [{"task": task, **row} for row in _differences(pair, metric, by)]
+    note = TWO_RUNS + (SEVERAL if len(tasks) > 1 else "") + ("" if metric == "auroc" else ONE_BLANK)
     return {
         "metric": metric,
         "split": split,
@@ -50,6 +54,17 @@ def compare(
         "note": note,
         "sentences": [*(_sentence(row, metric) for row in results), note],
     }
+
+
+def _differences(rows: pd.DataFrame, metric: str, by: Sequence[str]) -> list[Row]:
+    """Overall, and in each group of each attribute."""
+    results = [_difference(rows, metric, "", "all", 1)]
+    for attribute in by:
+        check_levels(rows, attribute)
+        grouped = with_group(rows, attribute)
+        for name in ordered(grouped["group"]):
+            results.append(_difference(grouped[grouped["group"] == name], metric, attribute, name, MINIMUM_PATIENTS))
+    return results
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
@@ -122,7 +137,8 @@ def _ends(pair: list[float], low: float, high: float, method: str) -> Row:
 
 
 def _sentence(row: Row, metric: str) -> str:
-    where = f"{row['attribute']} {row['group']}: " if row["attribute"] else ""
+    where = f"{row['task']}: " if row["task"] else ""
+    where += f"{row['attribute']} {row['group']}: " if row["attribute"] else ""
     if row["value"] is None:
         return f"{where}not compared, {row['reason']}."
     if row["low"] is None:

@@ -13,14 +13,34 @@ LONGEST_NAME = 60
 NAMES = {"auroc": "AUROC", "dice_mean": "mean Dice"}
 
 
-def findings(analyses: Sequence[Row], margin: float) -> list[str]:
+def findings(analyses: Sequence[Row], averages: Sequence[Row], margin: float) -> list[str]:
     """Three sentences. An absent gap is never called proof of its absence."""
-    return [_how_good(analyses), _for_whom(analyses), _what_not(analyses, margin)]
+    return [_how_good(analyses, averages), _for_whom(analyses, averages), _what_not(analyses, margin)]
 
 
-def _how_good(analyses: Sequence[Row]) -> str:
-    text = "; ".join(_one(analysis) for analysis in analyses)
+def _how_good(analyses: Sequence[Row], averages: Sequence[Row]) -> str:
+    """A part for each analysis; for those of one table with several labels, one for all of them."""
+    several = _of_several(averages)
+    parts = [_mean(row) for row in averages]
+    parts += [_one(analysis) for analysis in analyses if analysis["name"] not in several]
+    text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
+
+
+def _of_several(averages: Sequence[Row]) -> set[str]:
+    """The names of the analyses that are each of one of a table's labels."""
+    return {name for row in averages for name in (*row["names"], *(one["name"] for one in row["left_out"]))}
+
+
+def _mean(row: Row) -> str:
+    without = len(row["left_out"])
+    lacking = f"; {without} {'label' if without == 1 else 'labels'} cannot be judged" if without else ""
+    if row["value"] is None:
+        return f"{_brief(row['table'])} cannot be judged ({row['reason']})"
+    return (
+        f"for {_brief(row['table'])}, the mean AUROC of {len(row['names'])} labels is {_interval(row)}, "
+        f"{row['n_patients']} patients{lacking}"
+    )
 
 
 def _one(analysis: Row) -> str:
@@ -45,7 +65,7 @@ def _one(analysis: Row) -> str:
     )
 
 
-def _for_whom(analyses: Sequence[Row]) -> str:
+def _for_whom(analyses: Sequence[Row], averages: Sequence[Row]) -> str:
     """The largest gap shown; the primary metric before others, single attributes before crossings made of them."""
     shown = [
         (a, gap)
@@ -61,6 +81,8 @@ def _for_whom(analyses: Sequence[Row]) -> str:
     word = "worse" if gap["value"] < 0 else "better"
     others = len(shown) - 1
     more = f"; {others} more {'gap is' if others == 1 else 'gaps are'} listed below" if others else ""
+    # Max-T corrects within an attribute of one label, not for how many labels were asked.
+    more += ", some of them by chance where many labels are asked" if others and _of_several(averages) else ""
     metric = NAMES.get(gap["metric"], gap["metric"].replace("dice_", "Dice of "))
     return (
         f"It does {word} for {_brief(gap['attribute'])} {_brief(gap['group'])} than for all others in "

@@ -62,7 +62,10 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
     if table.empty:
         raise UserError(f"{where}: no rows; predict at least one sample")
     _refuse(table["patient_id"] == "", table, where, "patient_id", "is blank; every row needs its patient")
-    _refuse(table["sample_id"].duplicated(), table, where, "sample_id", "occurs twice; give one row a sample")
+    once = "one row a sample" if "task" not in table else "one row a sample and task"
+    _refuse(table.duplicated(_key(table)), table, where, "sample_id", f"occurs twice; give {once}")
+    if len(by_task(table)) > 1:
+        _refuse(table["task"] == "", table, where, "task", "is blank where others are not; name every row's")
     _refuse(~table["split"].isin(SPLITS), table, where, "split", f"is not one of {', '.join(SPLITS)}")
     _refuse(table["label"].notna() & ~table["label"].isin([0, 1]), table, where, "label", "is not 0, 1 or blank")
     for column in ["score", *structures_of(table)]:
@@ -74,6 +77,22 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
             f"{where}: {int((splits > 1).sum())} patients are in more than one split; split by patient, else the test leaks"
         )
     return pd.DataFrame(table)
+
+
+def by_task(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each task, the tasks sorted; of a table with one task all rows, by no name ("")."""
+    tasks = sorted(table["task"].unique()) if "task" in table else []
+    return {task: table[table["task"] == task] for task in tasks} if len(tasks) > 1 else {"": table}
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in one order, whatever order they came in."""
+    return table.sort_values(_key(table))
+
+
+def _key(table: pd.DataFrame) -> list[str]:
+    """The columns by which a row is known."""
+    return ["sample_id", "task"] if "task" in table else ["sample_id"]
 
 
 def structures_of(table: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl.errors import UserError
+from medssl.evaluate.predictions import by_task
 from medssl.evaluate.threshold import FEWEST_OF_A_CLASS
 
 if TYPE_CHECKING:
@@ -76,3 +77,26 @@ def fit_temperature(table: pd.DataFrame, digest: str) -> Temperature:
         f"{value:.3f}: lowest cross-entropy ({log_loss(truth, logits):.3f} before, {found.fun:.3f} after) of {len(rows)} "
         f"validation rows of {rows['patient_id'].nunique()} patients of table {digest}",
     )
+
+
+def calibrated(table: pd.DataFrame, digest: str) -> pd.DataFrame:
+    """The table with scores at the temperature of their task, what they were as `score_before`, and as `calibration` where
+    the temperature comes from.
+
+    Of several tasks, the scores of one without a temperature stay as they are, and `calibration` says "none" and why.
+    Raises UserError when there is no temperature at all.
+    """
+    table = table.reset_index(drop=True).assign(score_before=table["score"].to_numpy(), calibration="")
+    tasks, errors = by_task(table), list[UserError]()
+    for rows in tasks.values():
+        try:
+            found = fit_temperature(rows, digest)
+        except UserError as error:
+            errors.append(error)
+            table.loc[rows.index, "calibration"] = f"none: {error}"
+            continue
+        table.loc[rows.index, "score"] = found.of(rows["score"].to_numpy(float))
+        table.loc[rows.index, "calibration"] = found.provenance
+    if len(errors) == len(tasks):
+        raise errors[0]
+    return table

@@ -14,7 +14,7 @@ from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.explain.look import Way, against, believe, look
 from medssl.explain.overlay import draw
-from medssl.heads import Classify, Detect
+from medssl.heads import Classify, Detect, Findings
 from medssl.place import find_place
 from medssl.predict import load_model
 from medssl.progress import Progress, silent
@@ -44,6 +44,11 @@ def explain(
     run, output, store_ = Path(run), Path(output), open_store(store)
     record = read_run(run)
     model = load_model(run, record).to(find_place("32-true").device).eval()
+    if isinstance(model.head, Findings) and by == "grad-cam":
+        raise UserError(
+            f"--by grad-cam: asks what raised one answer, but {run} gives {len(model.head.labels)} (head.name findings); "
+            "take --by eigen-cam"
+        )
     unknown = [case for case in cases if case not in store_.grids]
     if unknown:
         raise UserError(f"--case {unknown[0]}: the store has no such volume; ids are in {store_.path}/volumes.parquet")

@@ -8,15 +8,21 @@ from typing import Any
 from medssl.errors import UserError
 from medssl.heads.classify import Classify
 from medssl.heads.detect import Detect
+from medssl.heads.findings import Findings
 from medssl.heads.segment import Segment
 from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
 
-Head = Classify | Segment | Detect
+Head = Classify | Findings | Segment | Detect
 
-HEADS: dict[str, Callable[..., Head]] = {"classify": Classify, "segment": Segment, "detect": Detect}
+HEADS: dict[str, Callable[..., Head]] = {
+    "classify": Classify,
+    "findings": Findings,
+    "segment": Segment,
+    "detect": Detect,
+}
 
-__all__ = ["HEADS", "Classify", "Detect", "Head", "Segment", "build_head"]
+__all__ = ["HEADS", "Classify", "Detect", "Findings", "Head", "Segment", "build_head"]
 
 
 def build_head(section: Mapping[str, Any], trunk: Trunk) -> Head:

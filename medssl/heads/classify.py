@@ -27,11 +27,15 @@ class Drop(nn.Module):
         return x * own(kept, len(x))
 
 
-class Classify(nn.Module):
-    """A logit for `label`, a 0/1 column of the labels table.
-
-    Mean pooling says how much of a pattern there is, max pooling whether it is anywhere; both are used.
+def mean_and_peak(features: Features) -> torch.Tensor:
+    """Two pooled features side by side (B, 2 E): the mean says how much of a pattern there is, the peak whether it is
+    anywhere.
     """
+    return torch.cat([features.pooled, features.pyramid[-1].flatten(2).amax(2)], 1)
+
+
+class Classify(nn.Module):
+    """A logit for `label`, a 0/1 column of the labels table."""
 
     def __init__(self, trunk: Trunk, *, label: str, drop: float = 0.2) -> None:
         super().__init__()
@@ -41,8 +45,7 @@ class Classify(nn.Module):
 
     def forward(self, features: Features, size: tuple[int, ...]) -> torch.Tensor:
         """Logits (B,)."""
-        peak = features.pyramid[-1].flatten(2).amax(2)
-        return self.last(self.norm(torch.cat([features.pooled, peak], 1)))[:, 0]
+        return self.last(self.norm(mean_and_peak(features)))[:, 0]
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy with labels (B,) in {0, 1}."""

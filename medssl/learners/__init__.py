@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from medssl.errors import UserError
-from medssl.heads import Classify
+from medssl.heads import Classify, Findings
 from medssl.learners.co_teaching import CoTeaching
 from medssl.learners.mean_teacher import MeanTeacher
 from medssl.learners.mixed import Mixed, MixedSteps
@@ -36,6 +36,9 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "co_teaching": CoTeaching,
 }
 
+OF_FINDINGS = ("mean_teacher", "pseudo_label")
+"""Those that do not ask for one answer a scan."""
+
 __all__ = ["LEARNERS", "SUPERVISED", "Learner", "Mixed", "MixedSteps", "Supervised", "Telling", "build_learner"]
 
 
@@ -51,8 +54,15 @@ def build_learner(section: Mapping[str, Any], model: Supervised, facts: Mapping[
         return model
     if name not in LEARNERS:
         raise UserError(f"learn.name: no learner called {name!r}; there are: {', '.join((SUPERVISED, *LEARNERS))}")
-    if not isinstance(model.head, Classify):
-        raise UserError(f"learn.name: {name} teaches yes or no; with head.name other than classify leave learn out")
+    if isinstance(model.head, Findings) and name not in OF_FINDINGS:
+        raise UserError(
+            f"learn.name: {name} weighs each scan by one answer, but head.name is findings; take "
+            f"{' or '.join(OF_FINDINGS)}, leave learn out, or train a head classify for each label"
+        )
+    if not isinstance(model.head, Classify | Findings):
+        raise UserError(
+            f"learn.name: {name} teaches yes or no; with head.name other than classify or findings leave learn out"
+        )
     asked = signature(LEARNERS[name])[0]
     given = {key: value() if callable(value) else value for key, value in facts.items() if key in asked}
     return make(LEARNERS[name], settings, "learn", model=model, **given)

@@ -84,9 +84,12 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
         "metric": _metric,
     }
     analyses = [_shown(analysis, place) for place, analysis in enumerate(report["analyses"])]
+    averages = [_averaged(row, report["analyses"]) for row in report.get("averages", [])]
     inside, outside = _embedded(pictures)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, analyses=analyses, pictures=inside, too_large=outside, verdicts=VERDICTS)
+    return template.render(
+        report=report, analyses=analyses, averages=averages, pictures=inside, too_large=outside, verdicts=VERDICTS
+    )
 
 
 def _shown(analysis: Row, place: int) -> dict[str, Any]:
@@ -104,6 +107,23 @@ def _shown(analysis: Row, place: int) -> dict[str, Any]:
     metrics = list(dict.fromkeys(gap["metric"] for gap in analysis["gaps"]))
     # Markup is safe: the drawing is made here, and its texts are escaped.
     return {**analysis, "forest": Markup(drawing), "plotted": rows, "compared": metrics, "grid": _grid(analysis)}
+
+
+def _averaged(row: Row, analyses: Sequence[Row]) -> dict[str, Any]:
+    """An average with a line for each of its labels: its place on the page, head counts, threshold and overall metrics."""
+    wanted = {*row["names"], *(one["name"] for one in row["left_out"])}
+    lines = [
+        {
+            "place": place,
+            "name": analysis["name"],
+            "cohort": analysis["cohort"],
+            "threshold": analysis["threshold"]["value"],
+            "of": {one["metric"]: one for one in analysis["estimates"] if not one["attribute"]},
+        }
+        for place, analysis in enumerate(analyses, 1)
+        if analysis["name"] in wanted
+    ]
+    return {**row, "lines": lines}
 
 
 def _grid(analysis: Row) -> list[tuple[str, list[tuple[str, list[Row | None]]]]]:

@@ -64,12 +64,13 @@ class Store:
         *,
         split: str | None = None,
         modality: str | None = None,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         has_mask: bool | None = None,
     ) -> pd.DataFrame:
         """A row for each volume that fits, sorted by id, with its patient's attributes as columns; None means any.
 
-        With `label`, volumes without a value for it are left out and the value is a column of that name.
+        With `label`, volumes without a value for it are left out and the value is a column of that name; of several
+        labels, volumes without a value for any are, and nan stands for those that a volume has not.
         """
         table = self.volumes
         for column, value in (("split", split), ("modality", modality), ("has_mask", has_mask)):
@@ -77,18 +78,21 @@ class Store:
                 table = table[table[column] == value]
         new = [name for name in self.patients.columns if name not in table.columns or name == "patient_pid"]
         table = table.merge(self.patients[new], on="patient_pid", how="left", validate="many_to_one")
-        return table.reset_index(drop=True) if label is None else self._labelled(table, label)
+        table = table.reset_index(drop=True)
+        return table if label is None else self._labelled(table, [label] if isinstance(label, str) else [*label])
 
-    def _labelled(self, table: pd.DataFrame, label: str) -> pd.DataFrame:
+    def _labelled(self, table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
         known = sorted(self.labels["name"].unique())
-        if label not in known:
-            near = difflib.get_close_matches(label, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
-            raise UserError(f"{self.path}: no label called {label!r}; {hint}")
-        if label in table.columns:
-            raise UserError(f"label {label!r} has the name of a column of the manifest; rename it in the data card")
-        values = self.labels.loc[self.labels["name"] == label, ["volume_id", "value"]].dropna()
-        return table.merge(values.rename(columns={"value": label}), on="volume_id", validate="one_to_one")
+        for label in labels:
+            if label not in known:
+                near = difflib.get_close_matches(label, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
+                raise UserError(f"{self.path}: no label called {label!r}; {hint}")
+            if label in table.columns:
+                raise UserError(f"label {label!r} has the name of a column of the manifest; rename it in the data card")
+        values = self.labels[self.labels["name"].isin(labels)].pivot(index="volume_id", columns="name", values="value")
+        values = values.dropna(how="all").rename_axis(columns=None)
+        return table.merge(values, left_on="volume_id", right_index=True, validate="one_to_one").reset_index(drop=True)
 
     def _grid(self, volume_id: str) -> Grid:
         try:

@@ -4,7 +4,7 @@ Dong et al., CVPR 2022, arXiv:2107.00652: an overlapping convolution as stem, st
 and a layer norm between them, attention inside stripes of one direction for each group of channels, positions by a
 depthwise convolution of the values inside the stripe (LePE), and attention over everything in the last stage.
 Differs: 3D by the same code, with a group of channels for each axis; stripes and strides are set for each axis, and a
-stripe that the grid cuts off is a shorter one; no drop path, torch's own initial weights; every level has a norm of its own
+stripe that the grid cuts off is a shorter one; torch's own initial weights; every level has a norm of its own
 on its way out.
 """
 
@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
-from medssl.recipe import Count
+from medssl.recipe import Count, Share
+from medssl.trunks.drop_path import DropPath, rising
 from medssl.trunks.features import Features
 from medssl.trunks.resenc import CONV, SAFE_BFLOAT16_EXTENT
 from medssl.views.masks import spread
@@ -43,6 +44,8 @@ class CSWin(nn.Module):
     others; nearer to a cross, and the cost of a cell does not grow with the area of a plane. In 2D both are the
     paper's rows and columns.
 
+    `drop_path` is the share of scans for which the last block is left out in training (see drop_path.py).
+
     What a hidden cell held cannot reach any feature: `hidden`, a learned value, stands in its place before the stem. The
     mask's cells are those of the coarsest level. Positions come from convolutions alone, so that views may have any size.
     """
@@ -57,6 +60,7 @@ class CSWin(nn.Module):
         strides: tuple[tuple[Count, ...], ...] = (),
         stripes: tuple[tuple[int, ...], ...] = (),
         shape: Shape = "slab",
+        drop_path: Share = 0.0,
     ) -> None:
         super().__init__()
         if not widths:
@@ -81,8 +85,9 @@ class CSWin(nn.Module):
         before = (channels, *widths[:-1])
         self.shrinks = nn.ModuleList(Shrink(a, b, step) for a, b, step in zip(before, widths, steps, strict=True))
         windows = [*(windows_of(sw, shape) for sw in wide), ((0,) * self.dims,)]
+        shares = iter(rising(drop_path, sum(depths)))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(width, seen) for _ in range(depth)))
+            nn.Sequential(*(Block(width, seen, next(shares)) for _ in range(depth)))
             for width, depth, seen in zip(widths, depths, windows, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
@@ -114,18 +119,21 @@ class Shrink(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and then a perceptron of four times the width, each on what is normed and added to what was."""
+    """Attention and then a perceptron of four times the width, each on what is normed and added to what was; in training
+    not for `dropped` of the scans.
+    """
 
-    def __init__(self, width: int, windows: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, width: int, windows: tuple[tuple[int, ...], ...], dropped: float = 0.0) -> None:
         super().__init__()
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, windows)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.drop = DropPath(dropped)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As many cells (B, *S, W) as there were."""
-        x = x + self.attention(self.before(x))
-        return x + self.mlp(self.between(x))
+        x = x + self.drop(self.attention(self.before(x)))
+        return x + self.drop(self.mlp(self.between(x)))
 
 
 class Attention(nn.Module):

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
-from medssl.recipe import Count, Positive, Whole
+from medssl.recipe import Count, Positive, Share, Whole
+from medssl.trunks.drop_path import DropPath, rising
 from medssl.trunks.features import Features
 from medssl.trunks.resenc import CONV
 
@@ -31,7 +32,8 @@ class ViT(nn.Module):
 
     `registers` are learned tokens without a place, which attend and are attended to and are in no feature (Darcet et al.,
     ICLR 2024, arXiv:2309.16588); the class token of weights from elsewhere is one. `eps` is that of every norm; timm's
-    and DINOv2's weights were trained with 1e-6.
+    and DINOv2's weights were trained with 1e-6. `drop_path` is the share of scans for which the last block is left out in
+    training (see drop_path.py).
     """
 
     grid: torch.Tensor
@@ -48,6 +50,7 @@ class ViT(nn.Module):
         hide: Literal["drop", "token"] = "drop",
         registers: Whole = 0,
         eps: Positive = 1e-5,
+        drop_path: Share = 0.0,
     ) -> None:
         super().__init__()
         if len(patch) != len(size) or any(n % p for n, p in zip(size, patch, strict=True)):
@@ -70,6 +73,9 @@ class ViT(nn.Module):
             nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", eps, batch_first=True, norm_first=True)
             for _ in range(depth)
         )
+        for block, share in zip(self.blocks, rising(drop_path, depth), strict=True):
+            # Where torch drops numbers of what attention and perceptron add, whole rows of it are dropped.
+            block.dropout1, block.dropout2 = DropPath(share), DropPath(share)
         self.norm = nn.LayerNorm(width, eps)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Features:

@@ -37,6 +37,10 @@ SMALL = 1000
 """The number of the first small view in the keys of random numbers."""
 
 
+Target = str | tuple[str, ...]
+"""What a batch is to be answered with: "" nothing, "mask" a label map, else a label by its name, or several."""
+
+
 class Batch(NamedTuple):
     """What a method sees in one step. V views, B scans, C channels, *S the view's two or three axes."""
 
@@ -49,7 +53,7 @@ class Batch(NamedTuple):
     scanner: torch.Tensor
     """A number for each scanner (B,); scans of an unknown scanner share one."""
     target: torch.Tensor
-    """Label (B,) or label map (B, *S) of the first view; empty in pretraining."""
+    """Label (B,), labels (B, L) with nan where unknown, or label map (B, *S) of the first view; empty in pretraining."""
     where: torch.Tensor = torch.empty(0)
     """Where the middle of each view is in its volume, from 0 to 1 along each axis (V, B, 3)."""
     small: torch.Tensor = torch.empty(0)
@@ -99,8 +103,9 @@ class Views:
 class Steps(Dataset[Batch]):
     """The batches of a run by step number, drawn from `rows` of a store.
 
-    `target` is "" (none), "mask", or the name of a column of `rows`. `group` is a column of which a batch holds one value
-    only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell as numbers.
+    `target` is "" (none), "mask", the name of a column of `rows`, or those of several. `group` is a column of which a batch
+    holds one value only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell
+    as numbers.
     `share` is (rank, world): of the `batch` scans of a step, this process draws its slice. The slices of all together are,
     bit for bit, what one process draws.
     """
@@ -113,7 +118,7 @@ class Steps(Dataset[Batch]):
         *,
         batch: int,
         seed: int,
-        target: str = "",
+        target: Target = "",
         group: str = "",
         balance: str = "",
         facts: Sequence[str] = (),
@@ -131,7 +136,8 @@ class Steps(Dataset[Batch]):
         self.places = share_of(batch, *share)
         self.mates = partners(rows, views.partner)
         self.facts = {name: _numbers(store, rows, name) for name in facts}
-        self.labels = rows[target].to_numpy(np.float32) if target not in ("", "mask") else None
+        columns = target if isinstance(target, str) else [*target]
+        self.labels = rows[columns].to_numpy(np.float32) if target not in ("", "mask") else None
         self.cache: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
 
     def __getitem__(self, step: int) -> Batch:

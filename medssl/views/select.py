@@ -14,7 +14,7 @@ from medssl.errors import UserError
 from medssl.recipe import Whole, cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
-from medssl.views.draw import Views
+from medssl.views.draw import Target, Views
 from medssl.views.intensity import Intensity
 from medssl.views.partners import Kind
 
@@ -47,9 +47,10 @@ class Selection:
 
 
 def select(
-    store: Store, section: Mapping[str, Any], *, split: str, target: str = "", channels: int | None = None
+    store: Store, section: Mapping[str, Any], *, split: str, target: Target = "", channels: int | None = None
 ) -> pd.DataFrame:
-    """Rows of the store in `split`, sorted by id: all, or those with a mask ("mask") or a value for a label.
+    """Rows of the store in `split`, sorted by id: all, or those with a mask ("mask") or a value for a label, or for one of
+    several.
 
     Raises UserError when nothing is left, when fewer patients have labels than `data.labelled` asks for, or when a
     volume has other than the trunk's number of `channels` (None: not asked).
@@ -73,7 +74,7 @@ def select(
     return rows.reset_index(drop=True)
 
 
-def matching(store: Store, choice: Selection, split: str, target: str = "") -> pd.DataFrame:
+def matching(store: Store, choice: Selection, split: str, target: Target = "") -> pd.DataFrame:
     """Rows of the store in `split` that `choice` means, of which `target` is known; there may be none."""
     label = target if target not in ("", "mask") else None
     masks = True if target == "mask" else None

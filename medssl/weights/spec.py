@@ -20,6 +20,7 @@ from medssl.store import Preparation
 from medssl.store.normalise import DIFFUSION
 from medssl.store.settings import GROUPS, MODALITIES
 from medssl.trunks import TRUNKS, Trunk, build_trunk
+from medssl.trunks.drop_path import DropPath
 from medssl.views.select import Selection, build_views
 
 Spec = dict[str, Any]
@@ -126,10 +127,13 @@ def same_network(one: Trunk, other: Trunk) -> bool:
 
 
 def _facts(module: nn.Module) -> dict[tuple[str, str], Any]:
-    """Every number, word and list of them that a module or a part of it holds besides its tensors: strides, heads, eps."""
+    """Every number, word and list of them that a module or a part of it holds besides its tensors: strides, heads, eps.
+    What is dropped in training is no part of the network.
+    """
     return {
         (path, key): _plain(value)
         for path, part in module.named_modules()
+        if not isinstance(part, nn.Dropout | DropPath)
         for key, value in vars(part).items()
         if key != "training" and _is_plain(value)
     }
@@ -145,7 +149,7 @@ def differences(wanted: Spec, found: Spec) -> list[str]:
     """In what words two networks differ: "dims 3 and 2", "trunk.widths [4, 8] and [4, 16]"."""
     told = [f"{key} {wanted[key]} and {found[key]}" for key in ("dims", "channels") if wanted[key] != found[key]]
     ours, theirs = wanted["trunk"], found["trunk"]
-    keys = [key for key in {**ours, **theirs} if key != "channels"]
+    keys = [key for key in {**ours, **theirs} if key not in ("channels", "drop_path")]
     return told + [
         f"trunk.{key} {ours.get(key, 'not there')} and {theirs.get(key, 'not there')}"
         for key in keys

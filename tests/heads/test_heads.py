@@ -17,7 +17,7 @@ SMALL = {
 }
 SECTIONS = {
     "classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]},
-    "detect": {"lesions": ["1"], "loss": "dice"},
+    "detect": {"lesions": ["1"], "loss": "dice"}, "findings": {"labels": ["edema", "mass", "nodule"]},
 }  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def test_a_head_learns_two_scans_by_heart(head, trunk, size):
     encoder, answer = build(head, trunk, size)
     torch.manual_seed(1)
     x = torch.randn(2, 1, *size)
-    target = torch.tensor([0.0, 1.0]) if head == "classify" else (x[:, 0] > 0.5).long()
+    of_scans = {"classify": torch.tensor([0.0, 1.0]), "findings": torch.tensor([[0.0, 1, 1], [1, math.nan, 0]])}
+    target = of_scans.get(head, (x[:, 0] > 0.5).long())
     optimizer = torch.optim.AdamW([*encoder.parameters(), *answer.parameters()], lr=1e-2)
     history = []
     for _ in range(120 if head == "detect" else 30):
@@ -63,6 +64,8 @@ def test_a_head_learns_two_scans_by_heart(head, trunk, size):
 def test_shapes_of_answers():
     trunk, head = build("classify", "resenc", (16, 16))
     assert head(trunk(torch.randn(3, 1, 16, 16)), (16, 16)).shape == (3,)
+    trunk, head = build("findings", "resenc", (16, 16))
+    assert head(trunk(torch.randn(4, 1, 16, 16)), (16, 16)).shape == (4, 3)
     trunk, head = build("segment", "vit", (16, 8, 16))
     assert head(trunk(torch.randn(3, 1, 16, 8, 16)), (16, 8, 16)).shape == (3, 3, 16, 8, 16)
 
@@ -85,6 +88,8 @@ def test_a_certain_and_right_segmentation_costs_nothing_and_a_blind_one_its_clos
         ({"name": "oracle"}, "no head called 'oracle'"),
         ({"name": "classify"}, "needs 'label'"),
         ({"name": "segment", "structures": []}, "head.structures: empty"),
+        ({"name": "findings", "labels": []}, r"head.labels: \[\]; name each label"),
+        ({"name": "findings", "labels": ["a", "b", "a"]}, "name each label of the labels table once"),
         ({"name": "segment", "structure": ["a"]}, "did you mean 'structures'"),
     ],
 )
@@ -139,3 +144,37 @@ def test_dice_and_cross_entropy_of_lesions_and_of_scans_without():
     assert head.loss(LOGITS, LABELS).item() == pytest.approx(((dice + entropy) / 2).item(), rel=1e-5)
     nothing = torch.zeros_like(LABELS)
     assert head.loss(-9 * torch.ones_like(LOGITS), nothing) < head.loss(LOGITS, nothing)
+
+
+SEEN = torch.tensor([[1.0, 0.0, math.nan], [math.nan, 1.0, math.nan]])
+
+
+def test_findings_are_the_mean_over_known_cells_and_what_is_unknown_has_no_slope():
+    _, head = build("findings", "resenc", (8, 8))
+    logits = torch.tensor([[0.3, -2.0, 5.0], [1.5, 0.7, -40.0]], requires_grad=True)
+    loss = head.loss(logits, SEEN)
+    p = torch.sigmoid(logits.detach().double())
+    wanted = -(p[0, 0].log() + (1 - p[0, 1]).log() + p[1, 1].log()) / 3
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert (slope[SEEN.isnan()] == 0).all()
+    assert slope[~SEEN.isnan()].double() == pytest.approx((p - SEEN)[~SEEN.isnan()] / 3, rel=1e-5)
+    nothing = head.loss(logits, torch.full((2, 3), math.nan))
+    assert nothing.item() == 0 and (torch.autograd.grad(nothing, logits)[0] == 0).all()
+
+
+def test_balanced_findings_count_those_who_have_them_half():
+    """At the logit at which a rare label is as likely as it is, balance leaves no slope towards rarer or more frequent."""
+    trunk = build_trunk({"widths": ["4", "4"]}, (8, 8))
+    head = build_head({"name": "findings", "labels": ["rare", "frequent"], "balance": "true"}, trunk)
+    head.count({"frequent": 0.75, "rare": 0.125})
+    target = torch.zeros(8, 2)
+    target[:1, 0], target[:6, 1] = 1, 1
+    logits = torch.zeros(8, 2, requires_grad=True)
+    loss = head.loss(logits, target)
+    assert loss.item() == pytest.approx(math.log(2))
+    assert torch.autograd.grad(loss, logits)[0].sum(0) == pytest.approx(torch.zeros(2), abs=1e-7)
+    plain = build_head({"name": "findings", "labels": ["rare", "frequent"]}, trunk)
+    plain.count({"frequent": 0.75, "rare": 0.125})
+    slope = torch.autograd.grad(plain.loss(logits, target), logits)[0].sum(0)
+    assert slope == pytest.approx(torch.tensor([3.0, -2.0]) / 16)
