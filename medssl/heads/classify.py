@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medssl.heads.covariates import Covariates
 from medssl.processes import own, rows_in_all
 from medssl.trunks import Features, Trunk
+from medssl.views.history import NOTHING, Told
 
 
 class Drop(nn.Module):
@@ -28,22 +30,28 @@ class Drop(nn.Module):
 
 
 class Classify(nn.Module):
-    """A logit for `label`, a 0/1 column of the labels table.
-
-    Mean pooling says how much of a pattern there is, max pooling whether it is anywhere; both are used.
+    """A logit for `label`, a 0/1 column of the labels table, from a scan and from `covariates`, names of numbers among the
+    store's columns and labels (see covariates.py).
     """
 
-    def __init__(self, trunk: Trunk, *, label: str, drop: float = 0.2) -> None:
+    def __init__(self, trunk: Trunk, *, label: str, covariates: tuple[str, ...] = (), drop: float = 0.2) -> None:
         super().__init__()
         self.label = self.target = label
+        self.covariates = Covariates(covariates, label)
         self.norm = nn.LayerNorm(2 * trunk.dim)
-        self.last = nn.Sequential(Drop(drop), nn.Linear(2 * trunk.dim, 1))
+        self.last = nn.Sequential(Drop(drop), nn.Linear(2 * trunk.dim + self.covariates.width, 1))
 
-    def forward(self, features: Features, size: tuple[int, ...]) -> torch.Tensor:
+    def forward(self, features: Features, size: tuple[int, ...], told: Told = NOTHING) -> torch.Tensor:
         """Logits (B,)."""
-        peak = features.pyramid[-1].flatten(2).amax(2)
-        return self.last(self.norm(torch.cat([features.pooled, peak], 1)))[:, 0]
+        drop, line = self.last
+        seen = drop(self.norm(pooled(features)))
+        return line(torch.cat([seen, self.covariates(told.covariates, len(seen))], 1))[:, 0]
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy with labels (B,) in {0, 1}."""
         return functional.binary_cross_entropy_with_logits(logits.float(), target)
+
+
+def pooled(features: Features) -> torch.Tensor:
+    """Of a view how much of a pattern there is, the mean over its cells, and whether it is anywhere, the highest (B, E)."""
+    return torch.cat([features.pooled, features.pyramid[-1].flatten(2).amax(2)], 1)

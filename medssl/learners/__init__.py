@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from medssl.errors import UserError
-from medssl.heads import Classify
+from medssl.heads import Classify, Forecast
 from medssl.learners.co_teaching import CoTeaching
 from medssl.learners.mean_teacher import MeanTeacher
 from medssl.learners.mixed import Mixed, MixedSteps
@@ -51,8 +51,10 @@ def build_learner(section: Mapping[str, Any], model: Supervised, facts: Mapping[
         return model
     if name not in LEARNERS:
         raise UserError(f"learn.name: no learner called {name!r}; there are: {', '.join((SUPERVISED, *LEARNERS))}")
-    if not isinstance(model.head, Classify):
-        raise UserError(f"learn.name: {name} teaches yes or no; with head.name other than classify leave learn out")
+    if not isinstance(model.head, Classify | Forecast):
+        raise UserError(
+            f"learn.name: {name} teaches yes or no; with a head other than classify and forecast leave learn out"
+        )
     asked = signature(LEARNERS[name])[0]
     given = {key: value() if callable(value) else value for key, value in facts.items() if key in asked}
     return make(LEARNERS[name], settings, "learn", model=model, **given)

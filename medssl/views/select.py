@@ -14,6 +14,7 @@ from medssl.recipe import cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Views
+from medssl.views.history import History, Series, with_history
 from medssl.views.intensity import Intensity
 from medssl.views.partners import Kind
 
@@ -59,12 +60,26 @@ def select(
     return rows.reset_index(drop=True)
 
 
-def matching(store: Store, choice: Selection, split: str, target: str = "") -> pd.DataFrame:
-    """Rows of the store in `split` that `choice` means, of which `target` is known; there may be none."""
+def matching(store: Store, choice: Selection, split: str | None, target: str = "") -> pd.DataFrame:
+    """Rows of the store in `split` (None: any) that `choice` means, of which `target` is known; there may be none."""
     label = target if target not in ("", "mask") else None
     masks = True if target == "mask" else None
     rows = store.rows(split=split, modality=choice.modality or None, label=label, has_mask=masks)
     return rows[rows["role"] == choice.role] if choice.role else rows
+
+
+def select_history(
+    store: Store,
+    section: Mapping[str, Any],
+    rows: pd.DataFrame,
+    covariates: tuple[str, ...] = (),
+    series: Series | None = None,
+) -> tuple[pd.DataFrame, History]:
+    """Those of `rows` that end a series, and their history (see history.py). Earlier visits are of what the data section
+    means, labelled or not.
+    """
+    every = matching(store, make(Selection, section, "data"), None)
+    return with_history(store, rows, every, covariates, series)
 
 
 def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:

@@ -16,7 +16,7 @@ SMALL = {
     "cswin": {"widths": ["24", "24"], "depths": ["1", "1"]},
 }
 SECTIONS = {
-    "classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]},
+    "classify": {"label": "glaucoma"}, "forecast": {"label": "progression"}, "segment": {"structures": ["gland", "lesion"]},
     "detect": {"lesions": ["1"], "loss": "dice"},
 }  # fmt: skip
 
@@ -48,7 +48,7 @@ def test_a_head_learns_two_scans_by_heart(head, trunk, size):
     encoder, answer = build(head, trunk, size)
     torch.manual_seed(1)
     x = torch.randn(2, 1, *size)
-    target = torch.tensor([0.0, 1.0]) if head == "classify" else (x[:, 0] > 0.5).long()
+    target = torch.tensor([0.0, 1.0]) if head in ("classify", "forecast") else (x[:, 0] > 0.5).long()
     optimizer = torch.optim.AdamW([*encoder.parameters(), *answer.parameters()], lr=1e-2)
     history = []
     for _ in range(120 if head == "detect" else 30):
