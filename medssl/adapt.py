@@ -26,7 +26,7 @@ from medssl.train import Plan, Training, fit, part_of
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.history import Told
-from medssl.views.select import build_views, select, select_history
+from medssl.views.select import build_views, narrowed, select, select_history
 from medssl.weights import begin_with, origin_of
 
 
@@ -44,7 +44,7 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     settings = make(Training, recipe.get("finetune", {}), "finetune")
     join(settings.precision, settings.strategy)
     torch.manual_seed(settings.seed)
-    model = build_model(recipe)
+    model, store = build_model(recipe), narrowed(store, recipe.get("data", {}))
     target = model.head.target
     rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
     rows, history = select_history(store, recipe.get("data", {}), rows, *asked_beside(model.head))

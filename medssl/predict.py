@@ -28,7 +28,7 @@ from medssl.store import Store, open_store
 from medssl.train import Training
 from medssl.views import Crops
 from medssl.views.history import Told
-from medssl.views.select import Selection, build_views, matching, select, select_history
+from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
 """Columns copied from the manifest, so that the table can be stratified without it."""
@@ -58,6 +58,7 @@ def predict(
     settings = make(Training, record["recipe"].get("finetune", {}), "finetune")
     fabric = find_place(settings.precision)
     model = model.to(fabric.device).eval()
+    store_ = narrowed(store_, record["recipe"].get("data", {}))
     rows = _rows(store_, record["recipe"], splits, model)
     rows, history = select_history(store_, record["recipe"].get("data", {}), rows, *asked_beside(model.head))
     crops = build_views(record["recipe"]["views"]).crops

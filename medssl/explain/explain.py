@@ -22,7 +22,7 @@ from medssl.progress import Progress, silent
 from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.views.geometry import sample
-from medssl.views.select import build_views, select, select_history
+from medssl.views.select import build_views, narrowed, select, select_history
 
 COLUMNS = ("volume_id", "score", "stable", "learned", "hit", "inside", "chance")
 
@@ -48,7 +48,7 @@ def explain(
     unknown = [case for case in cases if case not in store_.grids]
     if unknown:
         raise UserError(f"--case {unknown[0]}: the store has no such volume; ids are in {store_.path}/volumes.parquet")
-    crops = build_views(record["recipe"]["views"]).crops
+    store_, crops = narrowed(store_, record["recipe"].get("data", {})), build_views(record["recipe"]["views"]).crops
     every, history = select_history(store_, record["recipe"].get("data", {}), store_.rows(), *asked_beside(model.head))
     numbers = {name: number for number, name in enumerate(every["volume_id"])}
     if amidst := [case for case in cases if case not in numbers]:

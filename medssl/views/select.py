@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.recipe import cast, make, section_of
+from medssl.recipe import Whole, cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Views
@@ -23,6 +23,7 @@ from medssl.views.partners import Kind
 class Selection:
     """Volumes by modality (DICOM code) and role (bpMRI: t2w, adc, hbv); empty means all.
 
+    Of each volume nothing but `channels` is read, counted from 0, in the order given; empty means all.
     `labelled` limits how many patients' labels a training may see, always the same ones, and those of a smaller number
     among those of a larger one; 0 means all. `lot` says which: 0 the first by id, others as drawn by that number.
     """
@@ -31,6 +32,27 @@ class Selection:
     role: str = ""
     labelled: int = 0
     lot: int = 0
+    channels: tuple[Whole, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.channels)) < len(self.channels):
+            raise UserError(f"data.channels: {list(self.channels)} names one twice; name each once")
+
+
+def narrowed(store: Store, section: Mapping[str, Any]) -> Store:
+    """The store as a recipe's `data` section reads it: `data.channels` of each volume. Raises UserError where a volume that
+    it means has not so many.
+    """
+    choice = make(Selection, section, "data")
+    if not choice.channels:
+        return store
+    counts = matching(store, choice, None)["channels"].astype(int)
+    if few := int((counts <= max(choice.channels)).sum()):
+        raise UserError(
+            f"data.channels: {list(choice.channels)}, but {few} of {len(counts)} volumes have no channel "
+            f"{max(choice.channels)}; they are counted from 0"
+        )
+    return store.only(choice.channels)
 
 
 def select(
