@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from medssl import checkpoint, processes
 from medssl.adaptations import build_adaptation
 from medssl.errors import UserError
-from medssl.heads import Detect, Findings, Segment, build_head
+from medssl.heads import Classify, Detect, Findings, Forecast, Segment, asked_beside, build_head
 from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
 from medssl.learners.pseudo_supervisor import PseudoSupervisor
 from medssl.place import join
@@ -26,7 +26,8 @@ from medssl.train import Plan, Training, fit, part_of
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.draw import Target
-from medssl.views.select import build_views, select
+from medssl.views.history import Told
+from medssl.views.select import build_views, narrowed, select, select_history
 from medssl.weights import begin_with, origin_of
 
 
@@ -44,9 +45,10 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     settings = make(Training, recipe.get("finetune", {}), "finetune")
     join(settings.precision, settings.strategy)
     torch.manual_seed(settings.seed)
-    model = build_model(recipe)
+    model, store = build_model(recipe), narrowed(store, recipe.get("data", {}))
     target = model.head.target
     rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
+    rows, history = select_history(store, recipe.get("data", {}), rows, *asked_beside(model.head))
     columns = () if target == "mask" else (target,) if isinstance(target, str) else target
     shares = {label: _share(rows[label], label) for label in columns}
     if isinstance(model.head, Segment):
@@ -58,18 +60,19 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         "patients": rows["patient_pid"].nunique(),
         "labels": _told(rows, target),
     }
-    _begin(model, recipe, start)
+    _begin(model, recipe, start, history.told)
     if isinstance(model.head, Findings):
         model.head.count(shares)  # of these scans, wherever the weights are from
 
     def another() -> Supervised:
         torch.manual_seed(settings.seed + 1)
-        return _begin(build_model(recipe), recipe, start)
+        return _begin(build_model(recipe), recipe, start, history.told)
 
-    size = build_views(recipe["views"]).crops.size
+    told = (history.told.covariates.shape[-1], history.told.days.shape[-1])
+    visits, size = history.told.days.shape[1:], build_views(recipe["views"]).crops.size
     learner = build_learner(recipe.get("learn", {}), model, {
-        "steps": settings.steps, "shape": (settings.batch, model.trunk.channels, *size), "other": another,
-        "policy": another, "patients": rows["patient_pid"].drop_duplicates().tolist(),
+        "steps": settings.steps, "shape": (settings.batch, *visits, model.trunk.channels, *size), "told": told,
+        "other": another, "policy": another, "patients": rows["patient_pid"].drop_duplicates().tolist(),
     })  # fmt: skip
     _check_together(learner, model, settings, recipe.get("learn", {}).get("name", ""))
     moving = ((n, p) for n, p in learner.named_parameters() if p.requires_grad and part_of(n) not in settings.frozen)
@@ -78,11 +81,13 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     return Plan(learner, _batches(learner, store, rows, recipe, settings), settings, facts)
 
 
-def _begin(model: Supervised, recipe: Section, start: Path | str | None) -> Supervised:
-    """The model, which holds the weights of `start` and moves as the recipe says."""
+def _begin(model: Supervised, recipe: Section, start: Path | str | None, told: Told) -> Supervised:
+    """The model, which holds the weights of `start`, moves as the recipe says and knows the numbers told of all scans."""
     if start is not None:
         load_trunk(model, recipe, Path(start))
     model.adapt(build_adaptation(recipe.get("adapt", {})))
+    if isinstance(model.head, Classify | Forecast):
+        model.head.covariates.learn(told.covariates)
     return model
 
 
@@ -94,10 +99,11 @@ def _batches(
 
     def steps(some: pd.DataFrame, *, labelled: bool = True, alter: bool = True, count: int = 1) -> Steps:
         views = build_views(recipe["views"], count=count, alter=alter)
+        some, history = select_history(store, recipe.get("data", {}), some, *asked_beside(learner.head))
         balance = settings.balance if labelled else ""
         return Steps(
             store, some.reset_index(drop=True), views, batch=settings.batch, seed=settings.seed,
-            target=target if labelled else "", balance=balance, share=processes.share(),
+            target=target if labelled else "", balance=balance, history=history, share=processes.share(),
         )  # fmt: skip
 
     if not learner.wants:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from medssl.learners import Supervised
 from medssl.store import Store
 from medssl.views import Crops
 from medssl.views.geometry import sample
+from medssl.views.history import NOTHING, Told
 
 OVERLAP = 0.5
 """Fraction by which neighbouring windows overlap."""
@@ -29,10 +31,22 @@ def whole_view(store: Store, volume_id: str, crops: Crops) -> torch.Tensor:
     return (view if len(crops.size) == 3 else view[..., 0])[None]
 
 
-def score(model: Supervised, store: Store, volume_id: str, crops: Crops) -> float:
-    """How likely a classifier thinks its label (0 to 1)."""
-    view = whole_view(store, volume_id, crops).to(next(model.parameters()).device)
-    return float(torch.sigmoid(model.answer(view).float())[0])
+def case_view(store: Store, volumes: Sequence[str], crops: Crops, told: Told = NOTHING) -> torch.Tensor:
+    """The unaltered view of a case's middle (1, C, *S), or of all its visits (1, T, C, *S) where days are told, zeros where
+    there were fewer. `volumes` are those of its visits, the last first.
+    """
+    views = [whole_view(store, name, crops) for name in reversed(volumes)]
+    if not told.days.numel():
+        return views[0]
+    fewer = [torch.zeros_like(views[0])] * (told.days.shape[1] - len(views))
+    return torch.stack([*fewer, *views], 1)
+
+
+def score(model: Supervised, store: Store, volumes: Sequence[str], crops: Crops, told: Told = NOTHING) -> float:
+    """How likely a classifier thinks its label of a case (0 to 1), given what is told of it."""
+    device = next(model.parameters()).device
+    view = case_view(store, volumes, crops, told).to(device)
+    return float(torch.sigmoid(model.answer(view, told.to(device)).float())[0])
 
 
 def scores(model: Supervised, store: Store, volume_id: str, crops: Crops) -> list[float]:

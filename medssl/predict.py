@@ -20,7 +20,7 @@ from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.overlap import dice
 from medssl.evaluate.predictions import SPLITS
-from medssl.heads import Classify, Findings, Segment
+from medssl.heads import Classify, Findings, Forecast, Segment, asked_beside
 from medssl.learners import Supervised
 from medssl.place import find_place
 from medssl.progress import Progress, silent
@@ -29,7 +29,8 @@ from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.train import Training
 from medssl.views import Crops
-from medssl.views.select import Selection, build_views, matching, select
+from medssl.views.history import Told
+from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
 """Columns copied from the manifest, so that the table can be stratified without it."""
@@ -60,13 +61,15 @@ def predict(
     settings = make(Training, record["recipe"].get("finetune", {}), "finetune")
     fabric = find_place(settings.precision)
     model = model.to(fabric.device).eval()
+    store_ = narrowed(store_, record["recipe"].get("data", {}))
     rows = _rows(store_, record["recipe"], splits, model)
+    rows, history = select_history(store_, record["recipe"].get("data", {}), rows, *asked_beside(model.head))
     crops = build_views(record["recipe"]["views"]).crops
     answers = []
     for place in progress(range(len(rows)), "predicting", len(rows)):
-        row = rows.iloc[place]
+        volumes, numbers = history.volumes[place], history.told.of([place])
         with torch.inference_mode(), fabric.autocast():
-            answers.append(_answer(model, store_, row["volume_id"], crops, masks))
+            answers.append(_answer(model, store_, volumes, crops, numbers, masks))
     told = pd.DataFrame(answers)
     table = _table(rows, told, model, run.name)
     if "lesions" in told:
@@ -121,11 +124,13 @@ def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Su
     return pd.concat(found, ignore_index=True)
 
 
-def _answer(model: Supervised, store: Store, volume_id: str, crops: Crops, maps: Path | None) -> dict[str, Any]:
-    """Columns of the table; "lesions" are rows of the other one."""
-    head = model.head
-    if isinstance(head, Classify):
-        return {"score": score(model, store, volume_id, crops)}
+def _answer(
+    model: Supervised, store: Store, volumes: Sequence[str], crops: Crops, numbers: Told, maps: Path | None
+) -> dict[str, Any]:
+    """Columns of the table; "lesions" are rows of the other one. `volumes` are those of the visits, the last first."""
+    head, volume_id = model.head, volumes[0]
+    if isinstance(head, Classify | Forecast):
+        return {"score": score(model, store, volumes, crops, numbers)}
     if isinstance(head, Findings):
         return {"scores": scores(model, store, volume_id, crops)}
     truth = store.read(volume_id, "mask")[0]
@@ -143,9 +148,10 @@ def _answer(model: Supervised, store: Store, volume_id: str, crops: Crops, maps:
 def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: str) -> pd.DataFrame:
     table = pd.DataFrame({"sample_id": rows["volume_id"], "patient_id": rows["patient_pid"], "split": rows["split"]})
     head = model.head
-    table["label"] = rows[head.target].astype(float) if isinstance(head, Classify) else answers.get("label", np.nan)
+    yes_or_no = isinstance(head, Classify | Forecast)
+    table["label"] = rows[head.target].astype(float) if yes_or_no else answers.get("label", np.nan)
     table["score"] = answers.get("score", np.nan)
-    table["task"] = head.target if isinstance(head, Classify) else "segment" if isinstance(head, Segment) else "detect"
+    table["task"] = head.target if yes_or_no else "segment" if isinstance(head, Segment) else "detect"
     table["model"] = name
     for column in ATTRIBUTES:
         if column in rows:

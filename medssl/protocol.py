@@ -33,7 +33,7 @@ from medssl.recipe import Section
 from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.views import Steps
-from medssl.views.select import build_views, select
+from medssl.views.select import build_views, narrowed, select
 
 SCRATCH = "from scratch"
 
@@ -69,10 +69,12 @@ def protocol(
     patients of each class that a line learns from ("few labels"). A segmentation has no neighbours and no line.
     What is done is kept: a second call goes on. Each table can be put into `medssl compare` and `medssl evaluate`.
     """
-    output, start, store_ = Path(output), Path(start), open_store(store)
-    model = build_model(recipe)
+    output, start = Path(output), Path(start)
+    store_, model = narrowed(open_store(store), recipe.get("data", {})), build_model(recipe)
     if not isinstance(model.head, Classify | Segment):
         raise UserError(f"head.name: {recipe['head']['name']}; the protocol is of classify and of segment")
+    if isinstance(model.head, Classify) and model.head.covariates.names:
+        raise UserError("head.covariates: neighbours and lines are asked of images alone; leave them out of this recipe")
     metric = AUROC if isinstance(model.head, Classify) else overlap("dice_mean")
     rows = []
     if isinstance(model.head, Classify):

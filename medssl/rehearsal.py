@@ -274,7 +274,8 @@ def _kept(batches: Dataset[Any]) -> int:
     store = batches.store
     channels = store.volumes.set_index("volume_id")["channels"].astype(int)
     mask = int(batches.target == "mask")
-    voxels = [(math.prod(store.shape(one)), int(channels[one])) for one in batches.ids]
+    volumes = {one for visits in batches.history.volumes for one in visits}
+    voxels = [(math.prod(store.shape(one)), int(channels[one])) for one in volumes]
     return min(sum(n * (2 * c + mask) for n, c in voxels if 2 * n <= CACHE_BYTES // KEPT), CACHE_BYTES)
 
 

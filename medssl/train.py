@@ -37,7 +37,7 @@ from medssl.store import Store, open_store
 from medssl.trunks import build_trunk
 from medssl.trunks.recompute import recompute
 from medssl.views import Batch, Steps
-from medssl.views.select import build_views, select
+from medssl.views.select import build_views, narrowed, select
 from medssl.weights import begin_with, origin_of
 
 KEPT_BACK = "lower lr or raise warmup; the last checkpoint is kept"
@@ -193,7 +193,7 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     for name in ("views", "method", "pretrain"):
         if name not in recipe:
             raise UserError(f"recipe: no section {name!r}; pretraining needs data, views, trunk, method and pretrain")
-    settings = make(Training, recipe["pretrain"], "pretrain")
+    settings, store = make(Training, recipe["pretrain"], "pretrain"), narrowed(store, recipe.get("data", {}))
     join(settings.precision, settings.strategy)
     views = build_views(recipe["views"])
     torch.manual_seed(settings.seed)

@@ -103,3 +103,68 @@ def balls(tmp_path_factory) -> Path:
     section = read_recipe(folder / "recipe.yaml")["prepare"]
     prepare(folder / "cohort", folder / "store", settings=make(Preparation, section, "prepare"))
     return folder
+
+
+VISITS_CARD = """\
+name: visits
+files: images/*.nii.gz
+modality: OPT
+table: clinical.csv
+key: file
+columns: {file: file, patient_id: who, age_years: age, study_date: day, laterality: side}
+labels: {grows: column grows, pressure: column pressure}
+splits: {train: 0.6, val: 0.15, test: 0.25}
+split_seed: "3"
+"""
+
+VISITS_RECIPE = """\
+name: visits
+prepare: {modalities: [OPT], oct_spacing: [1, 1, 1]}
+data: {modality: OPT}
+views: {size: [12, 12, 12], turn: 5, intensity: {noise: 0.01}}
+trunk: {name: resenc, widths: [4, 8]}
+head: {name: forecast, label: grows, visits: 2, covariates: [age_years, pressure]}
+finetune: {steps: 4, batch: 4, precision: 32-true, save_every: 2, log_every: 1}
+"""
+
+
+def write_visits(folder: Path, patients: int = 24) -> Path:
+    """An archive of both eyes of each patient, at three visits a year apart, with a ball that grows in every second patient
+    and is of any size; the pressure is known of two visits of three.
+    """
+    import nibabel as nib
+
+    rng = np.random.default_rng(5)
+    shape = (12, 12, 12)
+    middle = np.linalg.norm(np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) - 5.5, axis=-1)
+    (folder / "images").mkdir(parents=True)
+    rows = ["file,who,age,day,side,pressure,grows"]
+    for patient in range(patients):
+        for side in "RL":
+            size, grows = rng.uniform(2.5, 3.5), patient % 2
+            for visit in range(3):
+                image = (100 * (middle < size + grows * visit) + rng.normal(50, 5, shape)).astype(np.float32)
+                name = f"p{patient:03d}_{side}{visit}.nii.gz"
+                nib.save(nib.Nifti1Image(image, np.eye(4)), folder / "images" / name)
+                pressure = "" if visit == 2 else f"{15 + patient + visit}"
+                rows.append(f"images/{name},{patient:03d},{50 + patient},{2010 + visit}-01-0{patient % 9 + 1},"
+                            f"{side},{pressure},{grows}")  # fmt: skip
+    (folder / "clinical.csv").write_text("\n".join(rows) + "\n")
+    (folder / "card.yaml").write_text(VISITS_CARD)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def visits(tmp_path_factory) -> Path:
+    """A folder with archive/, cohort/, store/ and recipe.yaml of eyes that were seen three times."""
+    from medssl.manifest import index, read_card
+    from medssl.recipe import make, read_recipe
+    from medssl.store import Preparation, prepare
+
+    folder = tmp_path_factory.mktemp("visits")
+    archive = write_visits(folder / "archive")
+    (folder / "recipe.yaml").write_text(VISITS_RECIPE)
+    index(archive, folder / "cohort", card=read_card(archive / "card.yaml"))
+    section = read_recipe(folder / "recipe.yaml")["prepare"]
+    prepare(folder / "cohort", folder / "store", settings=make(Preparation, section, "prepare"))
+    return folder

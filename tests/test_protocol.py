@@ -53,6 +53,9 @@ def test_too_many_shots_and_other_heads_are_refused(tried, balls, tmp_path):
         list(protocol(recipe, balls / "store", trunk, tmp_path / "a", shots=[99]))
     with pytest.raises(UserError, match=r"head\.name: detect; the protocol is of classify and of segment"):
         list(protocol(recipe | {"head": {"name": "detect"}}, balls / "store", trunk, tmp_path / "b"))
+    told = {"head": {"name": "classify", "label": "big", "covariates": ["age_years"]}}
+    with pytest.raises(UserError, match=r"head\.covariates: neighbours and lines are asked of images alone"):
+        list(protocol(recipe | told, balls / "store", trunk, tmp_path / "c"))
 
 
 def test_votes_are_what_a_loop_over_cosines_gives(rng):

@@ -9,19 +9,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medssl.answers import save_map, whole_view
+from medssl.adapt import build_model
+from medssl.answers import case_view, save_map
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.explain.look import Way, against, believe, look
 from medssl.explain.overlay import draw
-from medssl.heads import Classify, Detect, Findings
+from medssl.heads import Classify, Detect, Findings, Forecast, asked_beside
 from medssl.place import find_place
 from medssl.predict import load_model
 from medssl.progress import Progress, silent
 from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.views.geometry import sample
-from medssl.views.select import build_views, select
+from medssl.views.select import build_views, narrowed, select, select_history
 
 COLUMNS = ("volume_id", "score", "stable", "learned", "hit", "inside", "chance")
 
@@ -52,21 +53,29 @@ def explain(
     unknown = [case for case in cases if case not in store_.grids]
     if unknown:
         raise UserError(f"--case {unknown[0]}: the store has no such volume; ids are in {store_.path}/volumes.parquet")
-    crops = build_views(record["recipe"]["views"]).crops
+    store_, crops = narrowed(store_, record["recipe"].get("data", {})), build_views(record["recipe"]["views"]).crops
+    every, history = select_history(store_, record["recipe"].get("data", {}), store_.rows(), *asked_beside(model.head))
+    numbers = {name: number for number, name in enumerate(every["volume_id"])}
+    if amidst := [case for case in cases if case not in numbers]:
+        raise UserError(
+            f"--case {amidst[0]}: not the last visit of a series (head.ends); take one that predict answers"
+        )
+    device = next(model.parameters()).device
     rows = []
     for number in progress(range(len(cases)), "looking", len(cases)):
         volume_id = cases[number]
         place = crops.centred(store_.shape(volume_id), store_.affine(volume_id))
-        view = whole_view(store_, volume_id, crops).to(next(model.parameters()).device)
-        seen = look(model, view, by)
+        told = history.told.of([numbers[volume_id]]).to(device)
+        view = case_view(store_, history.volumes[numbers[volume_id]], crops, told).to(device)
+        seen = look(model, view, by, told=told)
         found = _on_volume(seen, place, store_.shape(volume_id))
         mask = _mask(store_, volume_id)
         if isinstance(model.head, Detect):
             mask = model.head.lesion(torch.from_numpy(mask.astype(np.int64))).numpy()
         with torch.no_grad():
-            logits = model.answer(view)
-        score = float(torch.sigmoid(logits)[0]) if isinstance(model.head, Classify) else float("nan")
-        rows.append([volume_id, score, *believe(model, view, by), *against(found, mask)])
+            logits = model.answer(view, told)
+        score = float(torch.sigmoid(logits)[0]) if isinstance(model.head, Classify | Forecast) else float("nan")
+        rows.append([volume_id, score, *believe(model, view, by, told=told), *against(found, mask)])
         save_map(output / f"{volume_id}.nii.gz", found.astype(np.float32), store_.affine(volume_id))
         draw(
             output / f"{volume_id}.png", store_.read(volume_id)[0].astype(np.float32), found, mask,
@@ -80,8 +89,12 @@ def explain(
 
 def cases_of(run: Path | str, store: Path | str, split: str, most: int) -> list[str]:
     """The ids of at most `most` volumes of a split that the run's recipe asks for, evenly taken."""
-    section = {key: value for key, value in read_run(Path(run))["recipe"].get("data", {}).items() if key != "labelled"}
-    ids = select(open_store(store), section, split=split)["volume_id"].tolist()
+    recipe, store_ = read_run(Path(run))["recipe"], open_store(store)
+    section = {key: value for key, value in recipe.get("data", {}).items() if key != "labelled"}
+    rows = select(store_, section, split=split)
+    if "head" in recipe:
+        rows, _ = select_history(store_, section, rows, *asked_beside(build_model(recipe).head))
+    ids = rows["volume_id"].tolist()
     return ids[:: -(-len(ids) // most)]
 
 

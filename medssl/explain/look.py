@@ -13,9 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.explain.maps import eigen_cam, grad_cam, scaled
-from medssl.heads import Classify, Detect
+from medssl.heads import Classify, Detect, Forecast
 from medssl.learners import Supervised
+from medssl.learners.supervised import visits_there
 from medssl.trunks import Features
+from medssl.views.history import NOTHING, Told
 
 Way = Literal["grad-cam", "eigen-cam"]
 
@@ -23,29 +25,32 @@ DRAWS, SHAKE = 4, 0.05
 """How often noise is added to a view, and how much: a share of the view's standard deviation."""
 
 
-def look(model: Supervised, view: torch.Tensor, by: Way, structure: int = 0) -> torch.Tensor:
+def look(model: Supervised, view: torch.Tensor, by: Way, structure: int = 0, *, told: Told = NOTHING) -> torch.Tensor:
     """The map (*S) of a view (1, C, *S) from 0 to 1; zeros where nothing stands out. The model must be in eval mode.
+
+    Of a series (1, T, C, *S) it is of the last visit, given the others.
 
     Of a classifier it is of its logit; of a segmentation of the logits of `structure` (its number; 0: all of them) where
     that is what it finds, zeros where it finds none (Vinogradova et al., AAAI 2020, arXiv:2002.11434). By cells of the
     trunk's coarsest level, then interpolated.
     """
-    size = tuple(view.shape[2:])
+    visits = visits_there(view, told)  # the last is that of which the map is
+    size = tuple(visits.shape[2:])
     with torch.no_grad():
-        features = model.trunk(view)
+        features = model.trunk(visits)
     coarse = features.pyramid[-1].float()
     if by == "eigen-cam":
-        return _on_voxels(scaled(eigen_cam(coarse[0])), size)
+        return _on_voxels(scaled(eigen_cam(coarse[-1])), size)
     with torch.enable_grad():
         coarse = coarse.requires_grad_(True)
         # Every trunk pools its coarsest level by the mean: written out, the slope passes through all that the head uses.
-        logits = model.head(Features((*features.pyramid[:-1], coarse), coarse.flatten(2).mean(2)), size)
+        logits = model.read(Features((*features.pyramid[:-1], coarse), coarse.flatten(2).mean(2)), size, told)
         (slopes,) = torch.autograd.grad(_asked(model, logits, structure), coarse)
-    return _on_voxels(scaled(grad_cam(coarse[0].detach(), slopes[0])), size)
+    return _on_voxels(scaled(grad_cam(coarse[-1].detach(), slopes[-1])), size)
 
 
 def _asked(model: Supervised, logits: torch.Tensor, structure: int) -> torch.Tensor:
-    if isinstance(model.head, Classify):
+    if isinstance(model.head, Classify | Forecast):
         return logits.sum()
     if isinstance(model.head, Detect):
         return (logits * (logits > 0)).sum()
@@ -78,18 +83,20 @@ class Belief:
     chance: float
 
 
-def believe(model: Supervised, view: torch.Tensor, by: Way, seed: int = 0) -> tuple[float, float]:
+def believe(
+    model: Supervised, view: torch.Tensor, by: Way, seed: int = 0, *, told: Told = NOTHING
+) -> tuple[float, float]:
     """`stable` and `learned` of a view's map (see Belief). `model` is as it was afterwards."""
-    found = look(model, view, by)
+    found = look(model, view, by, told=told)
     generator = torch.Generator().manual_seed(seed)
     noise = [torch.randn(view.shape, generator=generator).to(view) for _ in range(DRAWS)]
-    shaken = [look(model, view + SHAKE * view.std() * one, by) for one in noise]
+    shaken = [look(model, view + SHAKE * view.std() * one, by, told=told) for one in noise]
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             _forget(model)
-        unlearned = look(model, view, by)
+        unlearned = look(model, view, by, told=told)
     finally:
         model.load_state_dict(kept)
     return float(np.mean([alike(found, one) for one in shaken])), alike(found, unlearned)

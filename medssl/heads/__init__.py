@@ -9,20 +9,23 @@ from medssl.errors import UserError
 from medssl.heads.classify import Classify
 from medssl.heads.detect import Detect
 from medssl.heads.findings import Findings
+from medssl.heads.forecast import Forecast
 from medssl.heads.segment import Segment
 from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
+from medssl.views.history import Series
 
-Head = Classify | Findings | Segment | Detect
+Head = Classify | Findings | Forecast | Segment | Detect
 
 HEADS: dict[str, Callable[..., Head]] = {
     "classify": Classify,
     "findings": Findings,
+    "forecast": Forecast,
     "segment": Segment,
     "detect": Detect,
 }
 
-__all__ = ["HEADS", "Classify", "Detect", "Findings", "Head", "Segment", "build_head"]
+__all__ = ["HEADS", "Classify", "Detect", "Findings", "Forecast", "Head", "Segment", "asked_beside", "build_head"]
 
 
 def build_head(section: Mapping[str, Any], trunk: Trunk) -> Head:
@@ -32,3 +35,9 @@ def build_head(section: Mapping[str, Any], trunk: Trunk) -> Head:
     if name not in HEADS:
         raise UserError(f"head.name: no head called {name!r}; there are: {', '.join(HEADS)}")
     return make(HEADS[name], settings, "head", trunk=trunk)
+
+
+def asked_beside(head: Head) -> tuple[tuple[str, ...], Series | None]:
+    """What a head asks for beside a volume: covariates, and a series of visits."""
+    covariates = head.covariates.names if isinstance(head, Classify | Forecast) else ()
+    return covariates, head.series if isinstance(head, Forecast) else None

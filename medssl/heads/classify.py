@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medssl.heads.covariates import Covariates
 from medssl.processes import own, rows_in_all
 from medssl.trunks import Features, Trunk
+from medssl.views.history import NOTHING, Told
 
 
 class Drop(nn.Module):
@@ -35,17 +37,22 @@ def mean_and_peak(features: Features) -> torch.Tensor:
 
 
 class Classify(nn.Module):
-    """A logit for `label`, a 0/1 column of the labels table."""
+    """A logit for `label`, a 0/1 column of the labels table, from a scan and from `covariates`, names of numbers among the
+    store's columns and labels (see covariates.py).
+    """
 
-    def __init__(self, trunk: Trunk, *, label: str, drop: float = 0.2) -> None:
+    def __init__(self, trunk: Trunk, *, label: str, covariates: tuple[str, ...] = (), drop: float = 0.2) -> None:
         super().__init__()
         self.label = self.target = label
+        self.covariates = Covariates(covariates, label)
         self.norm = nn.LayerNorm(2 * trunk.dim)
-        self.last = nn.Sequential(Drop(drop), nn.Linear(2 * trunk.dim, 1))
+        self.last = nn.Sequential(Drop(drop), nn.Linear(2 * trunk.dim + self.covariates.width, 1))
 
-    def forward(self, features: Features, size: tuple[int, ...]) -> torch.Tensor:
+    def forward(self, features: Features, size: tuple[int, ...], told: Told = NOTHING) -> torch.Tensor:
         """Logits (B,)."""
-        return self.last(self.norm(mean_and_peak(features)))[:, 0]
+        drop, line = self.last
+        seen = drop(self.norm(mean_and_peak(features)))
+        return line(torch.cat([seen, self.covariates(told.covariates, len(seen))], 1))[:, 0]
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy with labels (B,) in {0, 1}."""

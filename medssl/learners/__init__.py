@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from medssl.errors import UserError
-from medssl.heads import Classify, Findings
+from medssl.heads import Classify, Findings, Forecast
 from medssl.learners.co_teaching import CoTeaching
 from medssl.learners.mean_teacher import MeanTeacher
 from medssl.learners.mixed import Mixed, MixedSteps
@@ -59,9 +59,9 @@ def build_learner(section: Mapping[str, Any], model: Supervised, facts: Mapping[
             f"learn.name: {name} weighs each scan by one answer, but head.name is findings; take "
             f"{' or '.join(OF_FINDINGS)}, leave learn out, or train a head classify for each label"
         )
-    if not isinstance(model.head, Classify | Findings):
+    if not isinstance(model.head, Classify | Findings | Forecast):
         raise UserError(
-            f"learn.name: {name} teaches yes or no; with head.name other than classify or findings leave learn out"
+            f"learn.name: {name} teaches yes or no; with head.name other than classify, findings or forecast leave learn out"
         )
     asked = signature(LEARNERS[name])[0]
     given = {key: value() if callable(value) else value for key, value in facts.items() if key in asked}

@@ -63,7 +63,9 @@ class CoTeaching(nn.Module):
         """Each network's loss."""
         target = batch.target
         mine, theirs = (
-            functional.binary_cross_entropy_with_logits(one.answer(batch.x[0]).float(), target, reduction="none")
+            functional.binary_cross_entropy_with_logits(
+                one.answer(batch.x[0], batch.told).float(), target, reduction="none"
+            )
             for one in (self.whole[0], self.other)
         )
         count = len(target) - self.too_many(len(target))

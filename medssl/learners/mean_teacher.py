@@ -38,9 +38,9 @@ class MeanTeacher(nn.Module):
         """Both losses, weighted."""
         (model,), teacher = self.whole, self.teacher.twin
         assert batch.unlabelled is not None and isinstance(teacher, Supervised)
-        mine = torch.sigmoid(model.answer(batch.unlabelled.x[0]).float())
+        mine = torch.sigmoid(model.answer(batch.unlabelled.x[0], batch.unlabelled.told).float())
         with torch.no_grad():
-            told = torch.sigmoid(teacher.answer(batch.unlabelled.x[1]).float())
+            told = torch.sigmoid(teacher.answer(batch.unlabelled.x[1], batch.unlabelled.told).float())
         agreement = (mine - told).square().mean()
         weight = self.weight * rising(int(self.done), self.rise * self.steps)
         return {**model(batch.labelled), "agreement": weight * agreement}

@@ -45,9 +45,9 @@ class PseudoLabel(nn.Module):
         """Both losses, weighted."""
         (model,) = self.whole
         assert batch.unlabelled is not None
-        logits = model.answer(batch.unlabelled.x[0]).float()
+        logits = model.answer(batch.unlabelled.x[0], batch.unlabelled.told).float()
         with torch.no_grad():
-            asked = logits if batch.plain is None else model.answer(batch.plain.x[0]).float()
+            asked = logits if batch.plain is None else model.answer(batch.plain.x[0], batch.plain.told).float()
             share = torch.sigmoid(asked)
             told, sure = (share > 0.5).float(), (torch.maximum(share, 1 - share) >= self.sure).float()
         each = functional.binary_cross_entropy_with_logits(logits, told, reduction="none")

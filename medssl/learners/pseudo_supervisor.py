@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from medssl.learners.mixed import Mixed
 from medssl.learners.supervised import Supervised
 from medssl.recipe import Count, Positive, Share
+from medssl.views.history import Told
 
 
 class PseudoSupervisor(nn.Module):
@@ -33,6 +34,8 @@ class PseudoSupervisor(nn.Module):
     done: torch.Tensor
     known: torch.Tensor
     views: torch.Tensor
+    covariates: torch.Tensor
+    days: torch.Tensor
     actions: torch.Tensor
     rewards: torch.Tensor
 
@@ -42,6 +45,7 @@ class PseudoSupervisor(nn.Module):
         policy: Supervised,
         *,
         shape: tuple[int, ...],
+        told: tuple[int, int] = (0, 0),
         alpha: Positive = 1.0,
         discount: Share = 0.9,
         window: Count = 50,
@@ -56,6 +60,8 @@ class PseudoSupervisor(nn.Module):
         for name in ("done", "known"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self.register_buffer("views", torch.zeros(window, *shape))
+        for name, many in zip(Told._fields, told, strict=True):
+            self.register_buffer(name, torch.zeros(window, shape[0], many, 2))  # a number, and whether it is known
         self.register_buffer("actions", torch.zeros(window, shape[0]))
         self.register_buffer("rewards", torch.zeros(window))
         self.turn: tuple[Mixed, float] | None = None
@@ -71,14 +77,28 @@ class PseudoSupervisor(nn.Module):
                 losses["policy"] = self._of_policy()
             return {**losses, "task": model(batch.labelled)["task"]}
         assert batch.unlabelled is not None
-        x = batch.unlabelled.x[0]
+        x, told = batch.unlabelled.x[0], batch.unlabelled.told
         with torch.no_grad():
-            action = torch.bernoulli(torch.sigmoid(self.policy.answer(x).float()))
+            action = torch.bernoulli(torch.sigmoid(self.policy.answer(x, told).float()))
         if self.training:
-            self.views[int(self.known)], self.actions[int(self.known)] = x, action
+            self._remember(x, told, action)
             self.turn = (batch, self.judged(batch))
-        guess = functional.binary_cross_entropy_with_logits(model.answer(x).float(), action)
+        guess = functional.binary_cross_entropy_with_logits(model.answer(x, told).float(), action)
         return {**losses, "proposed": guess}
+
+    def _remember(self, x: torch.Tensor, told: Told, action: torch.Tensor) -> None:
+        number = int(self.known)
+        self.views[number], self.actions[number] = x, action
+        for kept, part in zip((self.covariates, self.days), told, strict=True):
+            if part.numel():
+                kept[number] = torch.stack([part.nan_to_num(), part.isfinite()], -1)
+
+    def _remembered(self, number: int) -> tuple[torch.Tensor, Told, torch.Tensor]:
+        told = (
+            torch.where(kept[number, ..., 1] > 0, kept[number, ..., 0], torch.nan)
+            for kept in (self.covariates, self.days)
+        )
+        return self.views[number], Told(*told), self.actions[number]
 
     @torch.no_grad()
     def judged(self, batch: Mixed) -> float:
@@ -109,14 +129,14 @@ class PseudoSupervisor(nn.Module):
         """The sum over steps of the mean over scans of -log probability of what was proposed, times its reward."""
         worth = standardised(discounted(self.rewards, self.discount))
         each = [
-            checkpoint(self._likelihood, x, action, use_reentrant=False) * one
-            for x, action, one in zip(self.views, self.actions, worth, strict=True)
+            checkpoint(self._likelihood, *self._remembered(number), use_reentrant=False) * one
+            for number, one in enumerate(worth)
             if one != 0
         ]
-        return torch.stack(each).sum() if each else self.policy.answer(self.views[0]).sum() * 0
+        return torch.stack(each).sum() if each else self._likelihood(*self._remembered(0)) * 0
 
-    def _likelihood(self, x: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return -log_probability(self.policy.answer(x).float(), action).mean()
+    def _likelihood(self, x: torch.Tensor, told: Told, action: torch.Tensor) -> torch.Tensor:
+        return -log_probability(self.policy.answer(x, told).float(), action).mean()
 
     def rate_of(self, name: str) -> float:
         """As the network's; the policy's own."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from medssl.phantom.chest import Thorax, hounsfield, radiograph, thorax
 from medssl.phantom.cohort import Person, people
 from medssl.phantom.eye import EyeTruth, oct_eye
+from medssl.phantom.follow_up import write_follow_up
 from medssl.phantom.picture import contact_sheet
 from medssl.phantom.prostate import Pelvis, labels, pelvis, t2w
 from medssl.phantom.spoiled import SPOILED
@@ -41,4 +42,5 @@ __all__ = [
     "t2w",
     "thorax",
     "write_archive",
+    "write_follow_up",
 ]

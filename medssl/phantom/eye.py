@@ -82,7 +82,7 @@ def oct_eye(
     radius, angle = np.hypot(temporal, up), np.arctan2(up, temporal)
     effect = severity * (MUTED_EFFECT if muted else 1.0)
     ageing = 1 - THINNING_PER_YEAR * (age_years - 60)
-    rnfl = _healthy_rnfl(rng, radius, angle) * thickness * ageing * _loss(rng, effect, radius, angle)
+    rnfl = healthy_rnfl(rng, radius, angle) * thickness * ageing * share_left(rng, effect, radius, angle)
     cup = DISC_MM * float(np.clip(rng.normal(0.48, 0.07) + 0.16 * effect, 0.2, 0.9))
     rpe = _rpe_um(rng, temporal, up)
     layers = {name: np.full(radius.shape, um * np.exp(rng.normal(0, LAYER_SPREAD))) for name, um in LAYERS_UM.items()}
@@ -109,7 +109,7 @@ def _bump(angle: np.ndarray, at_deg: float, width_deg: float) -> np.ndarray:
     return np.exp(-0.5 * (away / np.deg2rad(width_deg)) ** 2)
 
 
-def _healthy_rnfl(rng: np.random.Generator, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def healthy_rnfl(rng: np.random.Generator, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """Thickness in um: two humps above and below the disc, thinner towards the fovea, the nose and with distance."""
     tops = rng.normal(0, 6, 2)
     around = 92 + 100 * _bump(angle, 78 + tops[0], 32) + 110 * _bump(angle, -78 + tops[1], 32)
@@ -119,7 +119,7 @@ def _healthy_rnfl(rng: np.random.Generator, radius: np.ndarray, angle: np.ndarra
     return around * outwards * rim * (1 + 0.06 * field(rng, places, 2.5))
 
 
-def _loss(rng: np.random.Generator, effect: float, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def share_left(rng: np.random.Generator, effect: float, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """The share of the RNFL that glaucoma leaves: less everywhere, least in a wedge that bends towards the fovea."""
     side = -1 if rng.random() < 0.6 else 1
     at = side * rng.uniform(50, 80)

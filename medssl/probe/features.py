@@ -17,7 +17,7 @@ from medssl.runs import read_run
 from medssl.store import Store
 from medssl.trunks import Trunk, build_trunk
 from medssl.views import Steps
-from medssl.views.select import build_views, select
+from medssl.views.select import build_views, narrowed, select
 
 
 def read_trunk(run: Path, *, trained: bool = True) -> Trunk:
@@ -45,7 +45,9 @@ def features_of(
 
 def views_of(run: Path, store: Store, rows: pd.DataFrame) -> Steps:
     """The unaltered middle of each row's volume, as large as the run's views."""
-    return Steps(store, rows, build_views(read_run(run)["recipe"]["views"], count=1, alter=False), batch=1, seed=0)
+    recipe = read_run(run)["recipe"]
+    views = build_views(recipe["views"], count=1, alter=False)
+    return Steps(narrowed(store, recipe.get("data", {})), rows, views, batch=1, seed=0)
 
 
 def pooled(trunk: Trunk, views: Steps, name: str = "features", progress: Progress = silent) -> np.ndarray:

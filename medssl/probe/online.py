@@ -34,7 +34,7 @@ from medssl.recipe import make
 from medssl.runs import Log, read_log
 from medssl.store import Store
 from medssl.views import Steps
-from medssl.views.select import build_views, select
+from medssl.views.select import build_views, narrowed, select
 
 TABLE, HEALTHY = "probes.csv", "healthy.safetensors"
 """What was found, a row a look; and the checkpoint before the last look that found nothing wrong (with `stop`)."""
@@ -76,6 +76,7 @@ class Online:
         self.method, self.run, self.last = method, run, last
         self.settings = make(Looking, recipe["probe"], "probe")
         data = {key: value for key, value in recipe.get("data", {}).items() if key != "labelled"}
+        store = narrowed(store, data)
         whole, plain = build_views(recipe["views"]), build_views(recipe["views"], count=1, alter=False)
         rows, seen = (some(select(store, data, split=split), self.settings.volumes) for split in ("val", "train"))
         if rows["patient_pid"].nunique() < 3:

@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 
 from medssl.atomic import write_json
-from medssl.store.channels import Channel, own_channel, partner_channel, valid_mask
+from medssl.store.channels import Channel, by_unit, own_channel, partner_channel, valid_mask
 from medssl.store.grids import mask_on_grid, put_on_grid
 from medssl.store.layout import Damaged
 from medssl.store.reasons import Unusable
@@ -81,8 +81,10 @@ def prepare_case(case: Case) -> Row:
     role = ""
     try:
         image = _open(case, case.modality)
-        grid = put_on_grid(image, case.settings)
-        channels = [own_channel(grid, image, case.settings, GROUPS[case.settings.groups][0] if case.parts else "")]
+        first_role = GROUPS[case.settings.groups][0] if case.parts else ""
+        own = [(put_on_grid(one, case.settings), one) for one in by_unit(image)]
+        channels = [own_channel(there, one, case.settings, first_role) for there, one in own]
+        grid = own[0][0]
         for part in case.parts:
             role = part.role
             channels.append(partner_channel(_open(part, case.modality), role, grid, case.settings))
@@ -213,9 +215,10 @@ def _row(
         "prepared_reason": mask_reason,
         "detail": "",
     }
+    if len(channels) > 1:
+        row["channel_facts"] = [channel.facts() for channel in channels]
     if case.parts:
         row["alignment"] = "header"
-        row["channel_facts"] = [channel.facts() for channel in channels]
         row["channel_volumes"] = [case.volume_id, *(part.volume_id for part in case.parts)]
         row["channel_overlap"] = [1.0, *(part.overlap for part in case.parts)]
     return row

@@ -1,4 +1,5 @@
-"""The prepared channels of a case: one for most volumes, T2w, ADC and high-b on one grid for a bpMRI study.
+"""The prepared channels of a case: one for most volumes, T2w, ADC and high-b on one grid for a bpMRI study, one for each
+unit of a map.
 
 Partners are put on the first channel's grid through the world, by their headers alone: same study, same frame. What lies
 outside a partner's field of view is not valid in its channel. The diffusion images' own distortion is not undone.
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from medssl.store.grids import without_nan
-from medssl.store.normalise import DIFFUSION, Normal, normalise
+from medssl.store.normalise import DIFFUSION, MAPS, Normal, normalise
 from medssl.store.reasons import Unusable
 from medssl.store.settings import MODALITIES, Preparation
 from medssl.volume import Volume
@@ -43,8 +44,19 @@ class Channel:
         }
 
 
+def by_unit(image: Volume) -> list[Volume]:
+    """A volume for each unit that the channels of one are in; what one of them lacks, the others need not."""
+    units = image.unit.split(", ")
+    if len(units) == 1:
+        return [image]
+    return [replace(image, voxels=image.voxels[n : n + 1], unit=unit) for n, unit in enumerate(units)]
+
+
 def own_channel(grid: Volume, image: Volume, settings: Preparation, role: str = "") -> Channel:
     """The channel of a volume on its own grid; `image` is the volume as read. Raises Unusable."""
+    if image.unit in MAPS:
+        name, scale = MAPS[image.unit]
+        return _usable(Channel(role=name, normal=normalise(grid, fixed=scale), valid=grid.valid))
     normal = normalise(
         grid,
         ct_window=settings.ct_window,

@@ -3,6 +3,8 @@
 CT           window in HU to [-1, 1]; absolute, the same for every scan
 MR           clipped to percentiles of the foreground, then (x - median) / (IQR / 1.349); MR units mean nothing
 ADC          as a channel of bpMRI: 0 to 4000e-6 mm2/s divided by 1000; a diffusion coefficient means the same everywhere
+OPT maps     thickness of the nerve fibre layer, -2 to 350 um to [0, 1]; deviations of the visual field, -38 to 26 dB to
+             [0, 2]; each by itself, and the same everywhere
 OPT, DX, CR  the declared range (8 bit; a window that the reader applied) or the observed percentiles to [0, 1]
 
 What was not measured (padding, outside the field of view, not a number) gets the lowest value of that scale.
@@ -41,6 +43,14 @@ class Scale:
 
 DIFFUSION = Scale(low=0.0, high=4000.0, offset=0.0, scale=1000.0)
 """Diffusion coefficients in 1e-6 mm2/s; free water at body heat has 3000, more than 4000 is noise."""
+
+MAPS = {
+    "um": ("rnfl", Scale(low=-2.0, high=350.0, offset=-2.0, scale=352.0)),
+    "dB": ("visual field", Scale(low=-38.0, high=26.0, offset=-38.0, scale=32.0)),
+}
+"""Of channels in these units what they are of, and their scale: that of Luo et al. (Harvard-GDP, ICCV 2023), but for the
+thickness, which is not left at 0 to 352.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,12 @@ class Store:
     labels: pd.DataFrame
     grids: dict[str, Grid]
     """Shape, affine and names of the arrays that there are, by volume id."""
+    channels: tuple[int, ...] = ()
+    """The channels of a volume that are read, in this order; none: all."""
+
+    def only(self, channels: tuple[int, ...]) -> Store:
+        """The store of which nothing but these channels, counted from 0, is read."""
+        return replace(self, channels=channels, volumes=self.volumes.assign(channels=len(channels)))
 
     def shape(self, volume_id: str) -> tuple[int, int, int]:
         """Number of voxels along I, J, K of a prepared volume."""
@@ -57,7 +63,8 @@ class Store:
             raise UserError(
                 f"{volume_id}: has no {name!r}, only {' and '.join(names)}; choose rows with has_mask or has_valid"
             )
-        return read_array(self.path / "arrays" / volume_id / name, start, stop)
+        box = read_array(self.path / "arrays" / volume_id / name, start, stop)
+        return box[list(self.channels)] if self.channels and name != "mask" else box
 
     def rows(
         self,

@@ -72,6 +72,8 @@ class Preparation:
         if kind == "xray":
             return {"pixels": self.xray_pixels}
         concerning: dict[str, object] = {"pixels": self.xray_pixels, "spacing": self.spacing(modality)}
+        if kind == "oct":
+            concerning["maps"] = 1  # raised whenever a change of the code changes prepared maps
         if kind in ("ct", "mr"):
             concerning["orientation"] = self.mr_orientation
         if kind == "ct":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,10 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from medssl.errors import UserError
-from medssl.manifest.demographics import UNKNOWN
 from medssl.store import Store
 from medssl.views.crops import STRAIGHT, Crops
 from medssl.views.geometry import bounding_box, sample
+from medssl.views.history import NOTHING, History, Told, values_of
 from medssl.views.intensity import BY_MODALITY, Intensity
 from medssl.views.partners import Kind, mirrored, partners
 from medssl.views.samplers import balanced_rows, rows_of_step, share_of
@@ -45,7 +43,7 @@ class Batch(NamedTuple):
     """What a method sees in one step. V views, B scans, C channels, *S the view's two or three axes."""
 
     x: torch.Tensor
-    """Values (V, B, C, *S)."""
+    """Values (V, B, C, *S); of series of T visits (V, B, T, C, *S), the oldest first, zeros where there were fewer."""
     to_mm: torch.Tensor
     """From view voxel, bent where there is a bend, to RAS+ mm (V, B, 4, 4), float64."""
     patient: torch.Tensor
@@ -64,6 +62,8 @@ class Batch(NamedTuple):
     """As `to_mm`, but to shares of the volume's extent, from 0 to 1 along each of its axes (V, B, 4, 4), float64."""
     bend: torch.Tensor = torch.empty(0)
     """Control points of the views' bends (V, B, 3, G, G, G), float64 (see bend.py); empty when the recipe asks for none."""
+    told: Told = NOTHING
+    """Numbers beside the scans."""
 
 
 class Spot(NamedTuple):
@@ -105,7 +105,8 @@ class Steps(Dataset[Batch]):
 
     `target` is "" (none), "mask", the name of a column of `rows`, or those of several. `group` is a column of which a batch
     holds one value only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell
-    as numbers.
+    as numbers. `history` is what is told beside the rows' own volumes; the visits of a series are cut at the same place, and
+    altered each in its own way.
     `share` is (rank, world): of the `batch` scans of a step, this process draws its slice. The slices of all together are,
     bit for bit, what one process draws.
     """
@@ -122,10 +123,12 @@ class Steps(Dataset[Batch]):
         group: str = "",
         balance: str = "",
         facts: Sequence[str] = (),
+        history: History | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.store, self.views, self.batch, self.seed, self.target = store, views, batch, seed, target
         self.ids = rows["volume_id"].tolist()
+        self.history = history or History([(name,) for name in self.ids], NOTHING)
         self.modalities = rows["modality"].tolist()
         if views.intensity is not None and views.alter:
             views.intensity.check(self.modalities)
@@ -154,6 +157,7 @@ class Steps(Dataset[Batch]):
             small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
             facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
             to_share=torch.stack(to_share, 1), bend=torch.stack(bends, 1) if bends[0].numel() else torch.empty(0),
+            told=self.history.told.of(torch.from_numpy(rows)),
         )  # fmt: skip
 
     def _rows(self, step: int) -> np.ndarray:
@@ -180,6 +184,7 @@ class Steps(Dataset[Batch]):
             numbers = [n for n, which in enumerate(source) if which == one]
             numbers += [SMALL + n for n in range(views.small_count) if source[n % views.count] == one]
             cut, labels = self._cut(one, numbers, key, mirror=one != row and views.partner == "eye")
+            cut = self._with_earlier(one, numbers, key, cut)
             seen |= zip(numbers, cut, strict=True)
             mask = labels if one == row else mask
         whole, small = ([seen[n] for n in sorted(seen) if (n >= SMALL) == inside] for inside in (False, True))
@@ -189,14 +194,25 @@ class Steps(Dataset[Batch]):
             torch.stack([one.where for one in whole]), mask, torch.stack([one.bend for one in whole]),
         )  # fmt: skip
 
+    def _with_earlier(self, row: int, numbers: list[int], key: tuple[int, ...], last: list[Seen]) -> list[Seen]:
+        """The views of a row, with those of the visits before it in front (T, C, *S) where series are asked for."""
+        days = self.history.told.days
+        if not days.numel():
+            return last
+        visits = range(len(self.history.volumes[row]) - 1, 0, -1)
+        before = [self._cut(row, numbers, key, mirror=False, visit=visit)[0] for visit in visits]
+        fewer = [[one._replace(x=torch.zeros_like(one.x)) for one in last]] * (days.shape[1] - 1 - len(before))
+        lines = zip(*fewer, *before, last, strict=True)
+        return [line[-1]._replace(x=torch.stack([one.x for one in line])) for line in lines]
+
     def _cut(
-        self, row: int, numbers: list[int], key: tuple[int, ...], *, mirror: bool
+        self, row: int, numbers: list[int], key: tuple[int, ...], *, mirror: bool, visit: int = 0
     ) -> tuple[list[Seen], torch.Tensor]:
-        """The views of so many numbers of one volume, and the label map of the first.
+        """The views of so many numbers of one volume, `visit` visits before the row's own, and the label map of the first.
 
         All places are drawn first; then one box of the volume that holds them all is read and all views are cut from it.
         """
-        volume_id, views = self.ids[row], self.views
+        volume_id, views = self.history.volumes[row][visit], self.views
         shape, affine = self.store.shape(volume_id), self.store.affine(volume_id)
         rngs = [np.random.default_rng((*key, number)) for number in numbers]
         count = sum(number < SMALL for number in numbers)
@@ -220,6 +236,8 @@ class Steps(Dataset[Batch]):
         start, stop = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
         image, change = self._box(volume_id, "image", start, stop), self._change(row)
         cut = [_view(image, spot, start) for spot in spots]
+        if visit:  # the place is that of the last visit's view, noise and gain are the scanner's of that day
+            rngs = [np.random.default_rng((*key, number, visit)) for number in numbers]
         if views.alter:
             cut = [change.apply(x, rng) for x, rng in zip(cut, rngs, strict=True)]
         mask = torch.empty(0)
@@ -270,14 +288,4 @@ def _view(
 
 def _numbers(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:
     """A number for each value of a column, or of a label, of `rows` (N,), -1 where it is unknown."""
-    if name in rows:
-        values = rows[name].astype(object)
-    else:
-        labels = store.labels[store.labels["name"] == name]
-        if labels.empty:
-            known = [*map(str, rows.columns), *store.labels["name"].unique()]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise UserError(f"{name}: the store has no column and no label of that name; {hint}")
-        values = rows["volume_id"].map(labels.set_index("volume_id")["value"]).astype(object)
-    return pd.factorize(values.where(~values.isin(["", UNKNOWN]), None))[0]
+    return pd.factorize(values_of(store, rows, name))[0]

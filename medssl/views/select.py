@@ -15,6 +15,7 @@ from medssl.recipe import Whole, cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Target, Views
+from medssl.views.history import History, Series, with_history
 from medssl.views.intensity import Intensity
 from medssl.views.partners import Kind
 
@@ -26,6 +27,7 @@ DEALT = ("train", "val")
 class Selection:
     """Volumes by modality (DICOM code) and role (bpMRI: t2w, adc, hbv); empty means all.
 
+    Of each volume nothing but `channels` is read, counted from 0, in the order given; empty means all.
     `labelled` limits how many patients' labels a training may see, always the same ones, and those of a smaller number
     among those of a larger one; 0 means all. `lot` says which: 0 the first by id, others as drawn by that number.
     With `folds`, the patients of the splits train and val are dealt anew into so many parts: those of part `fold` (from 0)
@@ -38,12 +40,31 @@ class Selection:
     lot: int = 0
     folds: Whole = 0
     fold: Whole = 0
+    channels: tuple[Whole, ...] = ()
 
     def __post_init__(self) -> None:
         if self.folds == 1 or self.fold >= max(self.folds, 1):
             raise UserError(
                 f"data.fold: {self.fold} of {self.folds} folds; give at least 2 folds, and a fold from 0 to one less"
             )
+        if len(set(self.channels)) < len(self.channels):
+            raise UserError(f"data.channels: {list(self.channels)} names one twice; name each once")
+
+
+def narrowed(store: Store, section: Mapping[str, Any]) -> Store:
+    """The store as a recipe's `data` section reads it: `data.channels` of each volume. Raises UserError where a volume that
+    it means has not so many.
+    """
+    choice = make(Selection, section, "data")
+    if not choice.channels:
+        return store
+    counts = matching(store, choice, None)["channels"].astype(int)
+    if few := int((counts <= max(choice.channels)).sum()):
+        raise UserError(
+            f"data.channels: {list(choice.channels)}, but {few} of {len(counts)} volumes have no channel "
+            f"{max(choice.channels)}; they are counted from 0"
+        )
+    return store.only(choice.channels)
 
 
 def select(
@@ -74,8 +95,8 @@ def select(
     return rows.reset_index(drop=True)
 
 
-def matching(store: Store, choice: Selection, split: str, target: Target = "") -> pd.DataFrame:
-    """Rows of the store in `split` that `choice` means, of which `target` is known; there may be none."""
+def matching(store: Store, choice: Selection, split: str | None, target: Target = "") -> pd.DataFrame:
+    """Rows of the store in `split` (None: any) that `choice` means, of which `target` is known; there may be none."""
     label = target if target not in ("", "mask") else None
     masks = True if target == "mask" else None
     dealt = choice.folds > 0 and split in DEALT
@@ -93,6 +114,20 @@ def folds(store: Store, count: int) -> dict[str, int]:
     patients = store.volumes.loc[store.volumes["split"].isin(DEALT), "patient_pid"].unique()
     mixed = sorted(patients, key=lambda who: hashlib.sha256(f"folds {who}".encode()).hexdigest())
     return {who: place % count for place, who in enumerate(mixed)}
+
+
+def select_history(
+    store: Store,
+    section: Mapping[str, Any],
+    rows: pd.DataFrame,
+    covariates: tuple[str, ...] = (),
+    series: Series | None = None,
+) -> tuple[pd.DataFrame, History]:
+    """Those of `rows` that end a series, and their history (see history.py). Earlier visits are of what the data section
+    means, labelled or not.
+    """
+    every = matching(store, make(Selection, section, "data"), None)
+    return with_history(store, rows, every, covariates, series)
 
 
 def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:

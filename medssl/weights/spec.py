@@ -90,14 +90,15 @@ def input_of(recipe: Mapping[str, Any], prepared: Mapping[str, Any] | None) -> S
     choice = make(Selection, recipe.get("data", {}), "data")
     codes = [code for code in prepared["modalities"] if choice.modality in ("", code)]
     return {
-        "modalities": [_modality(code, settings, choice.role) for code in codes],
+        "modalities": [_modality(code, settings, choice) for code in codes],
         "views_mm": _plain(build_views(recipe["views"]).crops.mm) or None,
     }
 
 
-def _modality(code: str, settings: Preparation, role: str) -> Spec:
+def _modality(code: str, settings: Preparation, choice: Selection) -> Spec:
     kind = MODALITIES[code]
     several = GROUPS[settings.groups] if settings.groups and code == "MR" else ()
+    read = [several[n] for n in choice.channels or range(len(several))] if several else [choice.role]
     return {
         "modality": code,
         "spacing_mm": None if kind == "xray" else list(settings.spacing(code)),
@@ -105,7 +106,7 @@ def _modality(code: str, settings: Preparation, role: str) -> Spec:
         "orientation": settings.mr_orientation if kind in ("ct", "mr") else None,
         "channels": [
             {"role": name, "intensity": _intensity("adc" if several and name == "adc" else kind, settings)}
-            for name in several or (role,)
+            for name in read
         ],
     }
 

@@ -16,7 +16,7 @@ SMALL = {
     "cswin": {"widths": ["24", "24"], "depths": ["1", "1"]},
 }
 SECTIONS = {
-    "classify": {"label": "glaucoma"}, "segment": {"structures": ["gland", "lesion"]},
+    "classify": {"label": "glaucoma"}, "forecast": {"label": "progression"}, "segment": {"structures": ["gland", "lesion"]},
     "detect": {"lesions": ["1"], "loss": "dice"}, "findings": {"labels": ["edema", "mass", "nodule"]},
 }  # fmt: skip
 
@@ -48,7 +48,10 @@ def test_a_head_learns_two_scans_by_heart(head, trunk, size):
     encoder, answer = build(head, trunk, size)
     torch.manual_seed(1)
     x = torch.randn(2, 1, *size)
-    of_scans = {"classify": torch.tensor([0.0, 1.0]), "findings": torch.tensor([[0.0, 1, 1], [1, math.nan, 0]])}
+    yes_or_no = torch.tensor([0.0, 1.0])
+    of_scans = {
+        "classify": yes_or_no, "forecast": yes_or_no, "findings": torch.tensor([[0.0, 1, 1], [1, math.nan, 0]])
+    }  # fmt: skip
     target = of_scans.get(head, (x[:, 0] > 0.5).long())
     optimizer = torch.optim.AdamW([*encoder.parameters(), *answer.parameters()], lr=1e-2)
     history = []

@@ -28,6 +28,7 @@ from medssl.recipe import read_recipe
 from medssl.runs import read_run
 from medssl.store import open_store
 from medssl.train import Training, _groups, part_of
+from medssl.views.history import NOTHING
 from medssl.weights.folder import weights_of
 
 EPSILON = 1e-6
@@ -60,7 +61,10 @@ def batch(values, target=None, patient=None):
     x = torch.tensor(values).float()
     x = x.view(1, -1, 1) if x.ndim == 1 else x[..., None]
     return SimpleNamespace(
-        x=x, target=torch.tensor(target or [0.0] * x.shape[1]), patient=torch.tensor(patient or range(x.shape[1]))
+        x=x,
+        told=NOTHING,
+        target=torch.tensor(target or [0.0] * x.shape[1]),
+        patient=torch.tensor(patient or range(x.shape[1])),
     )
 
 

@@ -77,11 +77,13 @@ def test_harvard_gdp(archive, imported):
     npz(folder / "data_0777.npz", **common, race=0, hispanic=0, glaucoma=0, progression=np.full(6, math.nan))
     found = imported("harvard_gdp")
     assert found.label("rnflt_maps/data_0001.npz") == {
-        "glaucoma": 1.0, "progression_md": 1.0, "progression_vfi": 0.0, "progression_td": 0.0}  # fmt: skip
+        "glaucoma": 1.0, "progression_md": 1.0, "progression_vfi": 0.0, "progression_td": 0.0, "progression_md_fast": 1.0,
+        "progression_md_fast_no_p": 1.0, "progression_td_no_p": 0.0}  # fmt: skip
     assert found.label("rnflt_maps/data_0777.npz") == {"glaucoma": 0.0}
     row = found.volume("rnflt_maps/data_0001.npz")
-    assert row["shape"].tolist() == [225, 225, 1] and row["spacing_source"] == "nominal"
-    assert found.patient("rnflt_maps/data_0777.npz")[["sex", "race", "age_years"]].tolist() == ["M", "Asian", 55]
+    assert row["shape"].tolist() == [224, 224, 1] and row["spacing_source"] == "nominal"
+    assert found.patient("rnflt_maps/data_0777.npz")[["sex", "race", "age_years", "md"]].tolist() == [
+        "M", "Asian", 55, "-1.0"]  # fmt: skip
 
 
 def test_the_map_keeps_its_columns_and_rows(archive):
