@@ -39,7 +39,7 @@ def open_volume(
     if len(paths) == 1 or paths[0].suffix.lower() == ".xml":
         for endings, (_, reader) in READERS.items():
             if paths[0].name.lower().endswith(endings):
-                return _named(reader(paths[0]), modality)
+                return _grey_unless_photographed(_named(reader(paths[0]), modality), paths[0])
     return _named(_dicom(paths, frames), modality)
 
 
@@ -61,6 +61,14 @@ def _named(volume: Volume, modality: str | None) -> Volume:
     if modality is None or volume.modality not in ("unknown", modality):
         return volume
     return replace(volume, modality=modality, unit={"MASK": "label", "CT": "HU"}.get(modality, volume.unit))
+
+
+def _grey_unless_photographed(volume: Volume, path: Path) -> Volume:
+    from medssl.archive.picture import COLOURS, IN_COLOUR
+
+    if volume.unit == COLOURS and volume.modality not in IN_COLOUR:
+        raise Refusal("COLOR_IMAGE", path.name, f"modality {volume.modality}")
+    return volume
 
 
 def _dicom(paths: list[Path], frames: Sequence[Sequence[int]]) -> Volume:
