@@ -1,8 +1,10 @@
-"""From a fine-tuned run and a store to the predictions table: one row a volume, attributes beside the answer."""
+"""From a fine-tuned run and a store, or raw files, to the predictions table: one row a volume, attributes beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,45 @@ import torch
 from medssl import checkpoint
 from medssl.adapt import build_model
 from medssl.answers import detection_map, label_map, save_map, score
+from medssl.arrivals import known_to, receive
 from medssl.atomic import replacing
+from medssl.domain import BOUND, read_density, unlike, write_refused
 from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.overlap import dice
 from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Segment
 from medssl.learners import Supervised
+from medssl.manifest import Card
 from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import make
 from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.train import Training
+from medssl.units import HERE, Work
 from medssl.views import Crops
 from medssl.views.select import Selection, build_views, matching, select
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
 """Columns copied from the manifest, so that the table can be stratified without it."""
+
+UNLIKE = "unlike"
+"""What the column `warning` says of a volume that is farther from the training volumes than BOUND of the held-out ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What answers: a run's folder, its record and its network."""
+
+    run: Path
+    record: Mapping[str, Any]
+    network: Supervised
+
+    @property
+    def crops(self) -> Crops:
+        """The law of its views."""
+        return build_views(self.record["recipe"]["views"]).crops
 
 
 def predict(
@@ -48,24 +71,86 @@ def predict(
     is a UserError. `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
     Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
     holds a row for each lesion and each false alarm (see evaluate/detection.py).
+    The column `unlike` is the share of held-out volumes that are nearer to the training volumes than this one, and
+    `warning` marks those above `BOUND` (see domain/density.py); a run of before that was kept has neither.
     """
-    run, output, store_ = Path(run), Path(output), open_store(store)
+    output, store_ = _table_at(output), open_store(store)
+    model = _read_model(Path(run))
+    rows = _rows(store_, model.record["recipe"], splits, model.network)
+    beside(output, "refused", ".csv").unlink(missing_ok=True)  # of raw files, it would be taken for this table's
+    return _answered(model, store_, rows, output, masks, progress)
+
+
+def predict_raw(
+    run: Path | str,
+    archive: Path | str,
+    output: Path | str,
+    *,
+    card: Card | None = None,
+    masks: Path | None = None,
+    work: Work = HERE,
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """The predictions table of the raw files in `archive`, as `predict` writes it; each volume has a row here or in
+    OUTPUT_refused.csv beside `output`, which tells why it is not answered, as of files and series that cannot be read.
+
+    `card` describes the files as for `index`. They are prepared as the run's training volumes were, in OUTPUT_work, which
+    holds patients' data. Labels and measures are blank where none are known. The split is "external", but "train" for
+    patients of whom the model learned from a volume. Raises UserError when nothing is left to answer, and for a run that
+    does not tell what its training volumes were like.
+    """
+    archive, output = Path(archive), _table_at(output)
+    if output.resolve().is_relative_to(archive.resolve()):
+        raise UserError(
+            f"{output}: lies among the raw files, and would be read as one; give a place outside of {archive}"
+        )
+    model = _read_model(Path(run))
+    known = known_to(model.run, model.record)
+    found = receive(archive, beside(output, "work", ""), known, card=card, work=work, progress=progress)
+    write_refused(listed := beside(output, "refused", ".csv"), found.refused)
+    if found.store is None or found.rows.empty:
+        output.unlink(missing_ok=True)  # of a former call, it would be taken for this one's
+        why = ", ".join(f"{code} {count}" for code, count in Counter(one.reason for one in found.refused).most_common())
+        raise UserError(
+            f"{archive}: nothing in it that this model may be asked about ({why}); {listed} says what to do"
+        )
+    rows = _with_label(found.rows, found.store, model.network.head.target)
+    return _answered(model, found.store, rows, output, masks, progress)
+
+
+def beside(output: Path, what: str, ending: str) -> Path:
+    """Where something is that belongs to a predictions table: OUTPUT_what."""
+    return output.with_name(f"{output.stem}_{what}{ending}")
+
+
+def lesions_beside(output: Path) -> Path:
+    """Where the table of lesions is that belongs to a predictions table."""
+    return beside(output, "lesions", output.suffix)
+
+
+def _table_at(output: Path | str) -> Path:
+    output = Path(output)
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output}: a predictions table is .parquet or .csv; give one of these endings")
-    record = read_run(run)
-    model = load_model(run, record)
-    settings = make(Training, record["recipe"].get("finetune", {}), "finetune")
+    return output
+
+
+def _answered(
+    model: Model, store: Store, rows: pd.DataFrame, output: Path, masks: Path | None, progress: Progress
+) -> pd.DataFrame:
+    """The table of a model's answers about `rows` of a store, also written to `output`."""
+    settings = make(Training, model.record["recipe"].get("finetune", {}), "finetune")
     fabric = find_place(settings.precision)
-    model = model.to(fabric.device).eval()
-    rows = _rows(store_, record["recipe"], splits, model)
-    crops = build_views(record["recipe"]["views"]).crops
+    network, crops = model.network.to(fabric.device).eval(), model.crops
     answers = []
     for place in progress(range(len(rows)), "predicting", len(rows)):
-        row = rows.iloc[place]
         with torch.inference_mode(), fabric.autocast():
-            answers.append(_answer(model, store_, row["volume_id"], crops, masks))
+            answers.append(_answer(network, store, rows.iloc[place], crops, masks))
     told = pd.DataFrame(answers)
-    table = _table(rows, told, model, run.name)
+    table = _table(rows, told, network, model.run.name)
+    if density := read_density(model.run):
+        table["unlike"] = unlike(model.run, density, network.trunk, store, rows, progress)
+        table["warning"] = (table["unlike"] > BOUND).map({True: UNLIKE, False: ""})
     if "lesions" in told:
         _write(_lesions(table, told), lesions_beside(output))
     else:  # that of another model would be taken for this one's
@@ -74,17 +159,17 @@ def predict(
     return table
 
 
-def lesions_beside(output: Path) -> Path:
-    """Where the table of lesions is that belongs to a predictions table."""
-    return output.with_stem(f"{output.stem}_lesions")
-
-
 def _write(table: pd.DataFrame, path: Path) -> None:
     with replacing(path) as part:
         if path.suffix == ".csv":
             table.to_csv(part, index=False)
         else:
             table.to_parquet(part, index=False)
+
+
+def _read_model(run: Path) -> Model:
+    record = read_run(run)
+    return Model(run, record, load_model(run, record))
 
 
 def load_model(run: Path, record: dict[str, Any]) -> Supervised:
@@ -117,21 +202,39 @@ def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Su
     return pd.concat(found, ignore_index=True)
 
 
-def _answer(model: Supervised, store: Store, volume_id: str, crops: Crops, maps: Path | None) -> dict[str, Any]:
-    """Columns of the table; "lesions" are rows of the other one."""
-    head = model.head
+def _with_label(rows: pd.DataFrame, store: Store, target: str) -> pd.DataFrame:
+    """The rows with their value of the label `target`, nan where none is known; as they are for label maps."""
+    if target == "mask":
+        return rows
+    known = store.labels[store.labels["name"] == target].set_index("volume_id")["value"]
+    return rows.assign(**{target: rows["volume_id"].map(known)})
+
+
+def _answer(model: Supervised, store: Store, row: pd.Series, crops: Crops, maps: Path | None) -> dict[str, Any]:
+    """Columns of the table; "lesions" are rows of the other one. Measures are nan where there is no label map."""
+    head, volume_id = model.head, str(row["volume_id"])
     if isinstance(head, Classify):
         return {"score": score(model, store, volume_id, crops)}
-    truth = store.read(volume_id, "mask")[0]
+    truth = store.read(volume_id, "mask")[0] if row["has_mask"] else None
     found = (label_map if isinstance(head, Segment) else detection_map)(model, store, volume_id, crops)
     if maps is not None:
         save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
     if isinstance(head, Segment):
-        scores = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(head.structures, 1)}
+        scores = {
+            f"dice_{name}": float("nan") if truth is None else dice(truth == n, found == n)
+            for n, name in enumerate(head.structures, 1)
+        }
         known = [one for one in scores.values() if not np.isnan(one)]
         return {**scores, "dice_mean": float(np.mean(known)) if known else float("nan")}
+    highest = float(found.max())
+    if truth is None:
+        alone = [
+            one._asdict() | {"truth": np.nan, "overlap": np.nan} for one in lesions_of(found, np.zeros_like(found))
+        ]
+        return {"score": highest, "label": np.nan, "lesions": alone}
     lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
-    return {"score": float(found.max()), "label": float(lesions.any()), "lesions": lesions_of(found, lesions)}
+    entries = [one._asdict() for one in lesions_of(found, lesions)]
+    return {"score": highest, "label": float(lesions.any()), "lesions": entries}
 
 
 def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: str) -> pd.DataFrame:
@@ -148,9 +251,11 @@ def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: s
 
 
 def _lesions(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row for each lesion, found or missed, and each false alarm, with what is known of its case."""
+    """A row for each lesion, found or missed, and each false alarm, with what is known of its case; of a case without a
+    label map, a row for each candidate.
+    """
     entries = [
-        {"sample_id": case, "truth": one.truth, "score": one.score, "overlap": one.overlap}
+        {"sample_id": case, **one}
         for case, found in zip(table["sample_id"], answers["lesions"], strict=True)
         for one in found
     ]

@@ -106,7 +106,7 @@ def test_no_canary_leaves_the_phi_folder(hospital, tmp_path):
         ["plan", out / "store"],
         ["pretrain", recipe, "--store", out / "store", "--run", out / "trunk"],
         ["finetune", recipe, "--store", out / "store", "--run", out / "model", "--from", out / "trunk"],
-        ["predict", out / "model", "--store", out / "store", "-o", out / "predictions.csv"],
+        ["predict", out / "model", out / "store", "-o", out / "predictions.csv"],
         ["evaluate", out / "predictions.csv", "--by", "sex", "-o", out / "report.json"],
         ["report", out / "report.json", "-o", out / "page"],
         ["export", out / "cohort", "-o", out / "bids"],
