@@ -33,7 +33,7 @@ def likeness(run: Path, table: pd.DataFrame) -> Iterator[str]:
     )
     yield (
         f"{table['warning'].ne('').sum()} of {len(table)} volumes are unlike the training volumes: farther from them than "
-        f"{BOUND:.0%} of {len(density.held_out)} {whom}; of volumes like these {density.by_chance:.1%} would be by chance"
+        f"{BOUND:.0%} of {len(density.held_out)} {whom}; of volumes like those, {density.by_chance:.1%} would be"
     )
 
 

@@ -1,30 +1,36 @@
 """Whether a volume looks like those that a model was trained on: how far its features lie from theirs.
 
-The pooled features of a trunk, of the unaltered middle of training volumes, are described by their mean and covariance;
-a volume's distance is Mahalanobis' (Lee et al., NeurIPS 2018, arXiv:1807.03888). Differs: one mean, not one a class, so
-that any head can be asked; the covariance is Ledoit and Wolf's, which has an inverse with fewer volumes than features;
-and a distance is told as the share of held-out volumes that are nearer, which means the same for every model.
+What a trunk makes of the unaltered middle of training volumes is described by mean and covariance; a volume's distance is
+Mahalanobis' (Lee et al., NeurIPS 2018, arXiv:1807.03888). Features are the means over the cells of every level of the
+pyramid together: the last level alone, which is `pooled`, took a picture of one value for a radiograph. Differs: one mean,
+not one a class, so that any head can be asked; levels are not weighted by known outliers, which nobody has; the covariance
+is Ledoit and Wolf's, which has an inverse with fewer volumes than features; and a distance is told as the share of held-out
+volumes that are nearer, which means the same for every model.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
+from medssl import checkpoint
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.place import find_place
-from medssl.probe.features import pooled, read_trunk, views_of
+from medssl.probe.features import read_trunk, views_of
 from medssl.progress import Progress, silent
 from medssl.store import Store
 from medssl.trunks import Trunk
+from medssl.views import Steps
 
 NAME = "trained_on.safetensors"
 """Of the file in a run's folder."""
@@ -79,11 +85,10 @@ def described(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) of features (N, D); the covariance has an inverse whatever they are."""
     from sklearn.covariance import ledoit_wolf
 
-    features = features.astype(float)
-    covariance, _ = ledoit_wolf(features)
-    width = features.shape[1]
-    least = FLOOR * np.trace(covariance) / width
-    return features.mean(0), covariance + np.eye(width) * max(least, np.finfo(float).tiny ** 0.25)
+    features, width = features.astype(float), features.shape[1]
+    covariance = ledoit_wolf(features)[0] if len(features) > 1 else np.zeros((width, width))
+    least = FLOOR * float(np.trace(covariance)) / width or FLOOR
+    return features.mean(0), covariance + least * np.eye(width)
 
 
 def density_of(train: np.ndarray, patients: np.ndarray, held_out: np.ndarray | None) -> Density:
@@ -107,21 +112,21 @@ def write_density(
     run: Path, store: Store, train: pd.DataFrame, held_out: pd.DataFrame, progress: Progress = silent
 ) -> None:
     """Nothing; `run`, whose training on the rows `train` of a store has ended, holds the density of their features, and the
-    distances of the rows `held_out`, of which there may be none. A density that is there is kept: the weights are the same.
+    distances of the rows `held_out`, of which there may be none. One that is there, of the same weights, is kept.
     """
-    if (run / NAME).exists():
+    weights = _digest(run / checkpoint.NAME)
+    if (run / NAME).exists() and _facts(run / NAME).get("weights") == weights:
         return
     trunk = cast(Trunk, cast(nn.Module, read_trunk(run)).to(find_place("32-true").device).eval())
-
-    def features(rows: pd.DataFrame, name: str) -> np.ndarray:
-        return pooled(trunk, views_of(run, store, rows), f"features of {name}", progress)
-
-    train = _by_lot(train)
-    others = None if held_out.empty else features(_by_lot(held_out), "held-out volumes")
-    density = density_of(features(train, "training volumes"), train["patient_pid"].to_numpy(), others)
+    train, held_out = _by_lot(train), _by_lot(held_out)
+    features = features_of(trunk, views_of(run, store, train), "likeness of training volumes", progress)
+    others = None
+    if len(held_out):
+        others = features_of(trunk, views_of(run, store, held_out), "likeness of held-out volumes", progress)
+    density = density_of(features, train["patient_pid"].to_numpy(), others)
     arrays = {name: np.ascontiguousarray(getattr(density, name)) for name in ARRAYS}
     with replacing(run / NAME) as part:
-        save_file(arrays, part, {"of": density.of})
+        save_file(arrays, part, {"of": density.of, "weights": weights})
 
 
 def _by_lot(rows: pd.DataFrame) -> pd.DataFrame:
@@ -129,6 +134,20 @@ def _by_lot(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values("volume_id")
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
     return rows.iloc[chosen].reset_index(drop=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _facts(path: Path) -> dict[str, str]:
+    """What the file of a density says of it; nothing where it is damaged."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError:
+        return {}
 
 
 def read_density(run: Path) -> Density | None:
@@ -141,7 +160,20 @@ def read_density(run: Path) -> Density | None:
             mean, covariance, held_out = map(file.get_tensor, ARRAYS)
             return Density(mean, covariance, held_out, file.metadata()["of"])
     except (SafetensorError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not what a run holds ({error}); delete it and run medssl finetune again") from None
+        raise UserError(f"{path}: damaged ({error}); run medssl finetune again, it writes it anew") from None
+
+
+def features_of(trunk: Trunk, views: Steps, name: str = "likeness", progress: Progress = silent) -> np.ndarray:
+    """Features (N, D) of the first view of each volume: the mean over the cells of each level of the trunk's pyramid. The
+    trunk must be in eval mode.
+    """
+    device = next(cast(nn.Module, trunk).parameters()).device
+    found = []
+    for row in progress(range(len(views.ids)), name, len(views.ids)):
+        with torch.no_grad():
+            pyramid = trunk(views.view_of(row)[None].to(device)).pyramid
+            found.append(torch.cat([level[0].float().flatten(1).mean(1) for level in pyramid]).cpu().numpy())
+    return np.stack(found)
 
 
 def unlike(
@@ -150,4 +182,4 @@ def unlike(
     """The share (N,) of held-out volumes that are nearer to the training volumes than each of `rows` of a store, as the
     `trunk` of a run sees it.
     """
-    return density.unlike(pooled(trunk, views_of(run, store, rows), "likeness", progress))
+    return density.unlike(features_of(trunk, views_of(run, store, rows), progress=progress))

@@ -15,7 +15,7 @@ REASONS = {
     "OTHER_FORM": "give it to a model of its form: pictures and volumes are not seen alike",
     "OTHER_ROLE": "give it to a model of its sequence; a data card can say that of files which do not (column role)",
     "OTHER_CHANNELS": "give it to a model of as many channels",
-    "SPACING_OUTSIDE": "take a reconstruction with voxels of that size, or fine-tune with volumes such as this one",
+    "SPACING_OUTSIDE": "take a reconstruction within that, or fine-tune with volumes such as this one",
     "TOO_FEW_PIXELS": "take the picture in its own size, not a thumbnail of it",
     "TOO_FEW_SLICES": "take a scan that covers more, or fine-tune with volumes such as this one",
 }
