@@ -109,7 +109,8 @@ def predict_raw(
     found = receive(archive, beside(output, "work", ""), known, card=card, work=work, progress=progress)
     write_refused(listed := beside(output, "refused", ".csv"), found.refused)
     if found.store is None or found.rows.empty:
-        output.unlink(missing_ok=True)  # of a former call, it would be taken for this one's
+        for former in (output, lesions_beside(output)):  # they would be taken for this call's
+            former.unlink(missing_ok=True)
         why = ", ".join(f"{code} {count}" for code, count in Counter(one.reason for one in found.refused).most_common())
         raise UserError(
             f"{archive}: nothing in it that this model may be asked about ({why}); {listed} says what to do"

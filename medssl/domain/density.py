@@ -11,6 +11,7 @@ volumes that are nearer, which means the same for every model.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -35,7 +36,7 @@ from medssl.views import Steps
 NAME = "trained_on.safetensors"
 """Of the file in a run's folder."""
 
-ARRAYS = "mean", "covariance", "held_out"
+ARRAYS, ABOUT = ("mean", "covariance", "held_out"), "about"
 
 MOST = 400
 """Volumes, taken by lot, that describe a set: more would change little and cost a forward pass each."""
@@ -126,7 +127,8 @@ def write_density(
     density = density_of(features, train["patient_pid"].to_numpy(), others)
     arrays = {name: np.ascontiguousarray(getattr(density, name)) for name in ARRAYS}
     with replacing(run / NAME) as part:
-        save_file(arrays, part, {"of": density.of, "weights": weights})
+        # Of several entries, safetensors would write now one and now another first.
+        save_file(arrays, part, {ABOUT: json.dumps({"of": density.of, "weights": weights})})
 
 
 def _by_lot(rows: pd.DataFrame) -> pd.DataFrame:
@@ -145,8 +147,8 @@ def _facts(path: Path) -> dict[str, str]:
     """What the file of a density says of it; nothing where it is damaged."""
     try:
         with safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
-    except SafetensorError:
+            return dict(json.loads(file.metadata()[ABOUT]))
+    except (SafetensorError, KeyError, TypeError, ValueError):
         return {}
 
 
@@ -158,8 +160,8 @@ def read_density(run: Path) -> Density | None:
     try:
         with safe_open(path, framework="np") as file:
             mean, covariance, held_out = map(file.get_tensor, ARRAYS)
-            return Density(mean, covariance, held_out, file.metadata()["of"])
-    except (SafetensorError, KeyError, TypeError) as error:
+        return Density(mean, covariance, held_out, _facts(path)["of"])
+    except (SafetensorError, KeyError) as error:
         raise UserError(f"{path}: damaged ({error}); run medssl finetune again, it writes it anew") from None
 
 
