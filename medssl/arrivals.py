@@ -52,13 +52,13 @@ class Known:
 
 
 def known_to(run: Path, record: Mapping[str, Any]) -> Known:
-    """What the model of a fine-tuned run, whose record is given, knows; modalities that it never saw are not prepared.
-
-    Raises UserError for a run of before this was kept.
+    """What the model of a fine-tuned run, whose record is given, knows; modalities and sequences that it never saw are not
+    prepared. Raises UserError for a run of before this was kept.
     """
-    ranges = read_ranges(run)
+    ranges, crops = read_ranges(run), build_views(record["recipe"]["views"]).crops
     settings = make(Preparation, record["prepared"]["settings"], "prepare")
-    return Known(replace(settings, modalities=ranges.modalities), ranges, build_views(record["recipe"]["views"]).crops)
+    roles = () if settings.groups else ranges.roles("MR")
+    return Known(replace(settings, modalities=ranges.modalities, roles=roles), ranges, crops)
 
 
 def receive(

@@ -17,7 +17,7 @@ from medssl.adapt import build_model
 from medssl.answers import detection_map, label_map, save_map, score
 from medssl.arrivals import known_to, receive
 from medssl.atomic import replacing
-from medssl.domain import BOUND, read_density, unlike, write_refused
+from medssl.domain import BOUND, Density, read_density, unlike, write_refused
 from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.overlap import dice
@@ -44,11 +44,12 @@ UNLIKE = "unlike"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What answers: a run's folder, its record and its network."""
+    """What answers: a run's folder, its record, its network, and what its training volumes look like (None: not told)."""
 
     run: Path
     record: Mapping[str, Any]
     network: Supervised
+    density: Density | None
 
     @property
     def crops(self) -> Crops:
@@ -149,8 +150,8 @@ def _answered(
             answers.append(_answer(network, store, rows.iloc[place], crops, masks))
     told = pd.DataFrame(answers)
     table = _table(rows, told, network, model.run.name)
-    if density := read_density(model.run):
-        table["unlike"] = unlike(model.run, density, network.trunk, store, rows, progress)
+    if model.density is not None:
+        table["unlike"] = unlike(model.run, model.density, network.trunk, store, rows, progress)
         table["warning"] = (table["unlike"] > BOUND).map({True: UNLIKE, False: ""})
     if "lesions" in told:
         _write(_lesions(table, told), lesions_beside(output))
@@ -170,7 +171,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 def _read_model(run: Path) -> Model:
     record = read_run(run)
-    return Model(run, record, load_model(run, record))
+    return Model(run, record, load_model(run, record), read_density(run))
 
 
 def load_model(run: Path, record: dict[str, Any]) -> Supervised:

@@ -1,4 +1,4 @@
-"""Raw files in one command: each is answered as a prepared one would be, or refused with a reason; what looks unlike is told."""
+"""Raw files in one command: each is answered as a prepared one, or refused with a reason; what looks unlike is told."""
 
 import shutil
 
@@ -47,10 +47,11 @@ def new(balls, tmp_path):
 
 
 def spoil(folder):
-    """Nothing; the folder also holds a text, a damaged file, thick slices, and a thin slab, as named."""
+    """Nothing; the folder also holds a text, a damaged file, thick slices, a copy of them, and a thin slab, as named."""
     noise = np.random.default_rng(0).normal(50, 5, (20, 24, 16)).astype(np.float32)
     nib.save(nib.Nifti1Image(noise, np.diag([1.0, 1, 4, 1])), folder / "thick.nii.gz")
     nib.save(nib.Nifti1Image(noise[..., :4], np.diag([1.0, 1, 1.5, 1])), folder / "slab.nii.gz")
+    shutil.copy(folder / "thick.nii.gz", folder / "thick_again.nii.gz")
     (folder / "notes.txt").write_text("not an image")
     (folder / "damaged.nii.gz").write_bytes(b"not one either")
 
@@ -122,10 +123,10 @@ def test_each_file_is_in_the_table_or_in_the_list(models, new, tmp_path):
     assert len(table) + len(refused) == count
     assert refused["reason"].to_dict() == {
         "damaged.nii.gz": "UNREADABLE", "notes.txt": "NOT_AN_ARCHIVE_FILE", "slab.nii.gz": "TOO_FEW_SLICES",
-        "thick.nii.gz": "SPACING_OUTSIDE",
+        "thick.nii.gz": "SPACING_OUTSIDE", "thick_again.nii.gz": "DUP_INSTANCE",
     }  # fmt: skip
     assert refused["volume_id"].ne("").to_dict() == {
-        name: name in ("slab.nii.gz", "thick.nii.gz") for name in refused.index
+        name: name not in ("damaged.nii.gz", "notes.txt") for name in refused.index
     }
     assert "voxels of 4 mm along K, trained on 1.5 mm" in refused.loc["thick.nii.gz", "told"]
     assert refused["told"].str.len().min() > 30
@@ -147,7 +148,7 @@ def test_a_second_call_does_only_what_is_new(models, new, tmp_path):
 def test_where_nothing_is_left_the_list_is_there_and_no_table(models, new, tmp_path):
     output = tmp_path / "p.csv"
     predict_raw(models["classify"], new, output, card=MR)
-    with pytest.raises(UserError, match="nothing in it that this model may be asked about .OTHER_MODALITY") as told:
+    with pytest.raises(UserError, match=r"nothing in it that this model may be asked about \(OTHER_MODALITY") as told:
         predict_raw(models["classify"], new, output)  # NIfTI says no modality
     assert "p_refused.csv says what to do" in str(told.value)
     refused = refused_of(output)
@@ -192,7 +193,7 @@ def test_the_command_tells_stores_from_raw_files(balls, models, new, tmp_path, c
     card = ("--card", tmp_path / "card.yaml")
     assert command("predict", models["detect"], new, "-o", tmp_path / "p.csv", "--workers", "0", *card) == 0
     told = capsys.readouterr().out
-    assert "4 volumes, series and files not answered" in told
+    assert "5 volumes, series and files not answered" in told
     assert "  SPACING_OUTSIDE: 1" in told
     assert "% of 8 held-out volumes" in told
     assert "cases without a label map" in told

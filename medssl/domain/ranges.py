@@ -71,6 +71,10 @@ class Ranges:
         """DICOM codes, sorted."""
         return tuple(sorted({kind.modality for kind in self.kinds}))
 
+    def roles(self, modality: str) -> tuple[str, ...]:
+        """What the volumes of a modality were to their studies, sorted."""
+        return tuple(sorted({role for kind in self.kinds if kind.modality == modality for role in kind.roles}))
+
     def other_kind(self, row: Row) -> Refused | None:
         """Why a cohort's volume is of no kind that the model was trained on; None where it is of one."""
         modality, flat, role = row["modality"], is_flat(row), row["role"]

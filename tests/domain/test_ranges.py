@@ -1,4 +1,4 @@
-"""Which volumes a model is not asked about: each law at its edge, with the value, the range and the remedy in the sentence."""
+"""Which volumes a model is not asked about: each law at its edge, with value, range and remedy in the sentence."""
 
 import json
 
