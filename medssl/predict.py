@@ -151,7 +151,8 @@ def _answered(
     told = pd.DataFrame(answers)
     table = _table(rows, told, network, model.run.name)
     if model.density is not None:
-        table["unlike"] = unlike(model.run, model.density, network.trunk, store, rows, progress)
+        shares = unlike(model.run, model.density, network.trunk, store, rows, progress)
+        table["unlike"] = table["sample_id"].map(dict(zip(rows["volume_id"], shares, strict=True)))
         table["warning"] = (table["unlike"] > BOUND).map({True: UNLIKE, False: ""})
     if "lesions" in told:
         _write(_lesions(table, told), lesions_beside(output))

@@ -32,7 +32,7 @@ def likeness(run: Path, table: pd.DataFrame) -> Iterator[str]:
         else "training volumes (split val has none), each judged by the others"
     )
     yield (
-        f"{table['warning'].ne('').sum()} of {len(table)} volumes are unlike the training volumes: farther from them than "
+        f"{volumes['warning'].ne('').sum()} of {len(volumes)} volumes are unlike the training volumes: farther from them than "
         f"{BOUND:.0%} of {len(density.held_out)} {whom}; of volumes like those, {density.by_chance:.1%} would be"
     )
 
