@@ -26,13 +26,14 @@ def likeness(run: Path, table: pd.DataFrame) -> Iterator[str]:
     if (density := read_density(run)) is None:
         yield f"note: {run} does not tell what its training volumes look like; run medssl finetune again to add that"
         return
+    cases = table.drop_duplicates("sample_id")
     whom = (
         "held-out volumes"
         if density.of == "val"
         else "training volumes (split val has none), each judged by the others"
     )
     yield (
-        f"{volumes['warning'].ne('').sum()} of {len(volumes)} volumes are unlike the training volumes: farther from them than "
+        f"{cases['warning'].ne('').sum()} of {len(cases)} volumes are unlike the training volumes: farther from them than "
         f"{BOUND:.0%} of {len(density.held_out)} {whom}; of volumes like those, {density.by_chance:.1%} would be"
     )
 
