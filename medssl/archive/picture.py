@@ -1,7 +1,7 @@
 """PNG and JPEG pictures, which say nothing of millimetres and of what is black.
 
 Where three channels are equal they are one. Colour is read for photographs of the fundus (modality OP), where it means
-something; a radiograph in colour was coloured by somebody.
+something, and which are three channels always; a radiograph in colour was coloured by somebody.
 """
 
 from __future__ import annotations

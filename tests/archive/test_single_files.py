@@ -184,6 +184,9 @@ def test_a_fundus_photograph_keeps_its_colours(tmp_path):
     volume = open_volume(tmp_path / "a.png", modality="OP")
     assert (volume.modality, volume.unit, volume.shape) == ("OP", "red, green, blue", (5, 4, 1))
     assert np.array_equal(volume.voxels[..., 0].transpose(2, 1, 0), colours)
+    imsave(tmp_path / "grey.png", colours[..., 0], check_contrast=False)
+    grey = open_volume(tmp_path / "grey.png", modality="OP")
+    assert all(np.array_equal(channel[..., 0].T, colours[..., 0]) for channel in grey.voxels) and grey.channels == 3
 
 
 def test_every_code_that_is_raised_is_explained_and_refusals_travel():
