@@ -64,7 +64,7 @@ def _named(volume: Volume, modality: str | None) -> Volume:
 
 
 def _in_its_colours(volume: Volume, path: Path) -> Volume:
-    """A photograph in three channels, which are equal in a grey one; anything else in one. Raises Refusal for colour there."""
+    """A photograph in three channels, equal ones if it is grey; anything else in one. Raises Refusal for colour there."""
     import numpy as np
 
     from medssl.archive.picture import COLOURS, IN_COLOUR
