@@ -12,7 +12,7 @@ import torch
 
 from medssl import checkpoint
 from medssl.adapt import build_model
-from medssl.answers import detection_map, label_map, save_map, score
+from medssl.answers import Answering, Ensemble, agree, detection_maps, label_maps, place_of, save_map, score
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
@@ -26,7 +26,6 @@ from medssl.recipe import make
 from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.train import Training
-from medssl.views import Crops
 from medssl.views.select import Selection, build_views, matching, select
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
@@ -40,32 +39,37 @@ def predict(
     *,
     splits: Sequence[str] = ("val", "test"),
     masks: Path | None = None,
+    answering: Answering = Answering(),
     progress: Progress = silent,
 ) -> pd.DataFrame:
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
     Volumes without the label are left out: there is nothing to score. A split without any volume is skipped; none left
-    is a UserError. `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
+    is a UserError. `masks` is a folder for the label or detection maps found, as NIfTI; map_grid and map_note say on which
+    grid each lies, and what that changed or why it is not the one asked for. Dice and lesions are of the prepared grid.
+    With further runs in `answering`, all answer together: the mean of their probabilities.
     Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
     holds a row for each lesion and each false alarm (see evaluate/detection.py).
     """
     run, output, store_ = Path(run), Path(output), open_store(store)
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output}: a predictions table is .parquet or .csv; give one of these endings")
-    record = read_run(run)
-    model = load_model(run, record)
-    settings = make(Training, record["recipe"].get("finetune", {}), "finetune")
-    fabric = find_place(settings.precision)
-    model = model.to(fabric.device).eval()
-    rows = _rows(store_, record["recipe"], splits, model)
-    crops = build_views(record["recipe"]["views"]).crops
+    records = {path: read_run(path) for path in (run, *answering.runs)}
+    models = [load_model(path, record) for path, record in records.items()]
+    agree(records, splits)
+    recipe = records[run]["recipe"]
+    fabric = find_place(make(Training, recipe.get("finetune", {}), "finetune").precision)
+    ensemble = Ensemble(
+        models=tuple(model.to(fabric.device).eval() for model in models), crops=build_views(recipe["views"]).crops,
+        flips=answering.flips, overlap=answering.overlap,
+    )  # fmt: skip
+    rows = _rows(store_, recipe, splits, models[0])
     answers = []
     for place in progress(range(len(rows)), "predicting", len(rows)):
-        row = rows.iloc[place]
         with torch.inference_mode(), fabric.autocast():
-            answers.append(_answer(model, store_, row["volume_id"], crops, masks))
+            answers.append(_answer(ensemble, store_, rows.iloc[place], masks, answering.grid))
     told = pd.DataFrame(answers)
-    table = _table(rows, told, model, run.name)
+    table = _table(rows, told, models[0], " + ".join(path.name for path in records))
     if "lesions" in told:
         _write(_lesions(table, told), lesions_beside(output))
     else:  # that of another model would be taken for this one's
@@ -117,21 +121,27 @@ def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Su
     return pd.concat(found, ignore_index=True)
 
 
-def _answer(model: Supervised, store: Store, volume_id: str, crops: Crops, maps: Path | None) -> dict[str, Any]:
+def _answer(models: Ensemble, store: Store, row: pd.Series, maps: Path | None, grid: str) -> dict[str, Any]:
     """Columns of the table; "lesions" are rows of the other one."""
-    head = model.head
+    head, volume_id = models.head, row["volume_id"]
     if isinstance(head, Classify):
-        return {"score": score(model, store, volume_id, crops)}
-    truth = store.read(volume_id, "mask")[0]
-    found = (label_map if isinstance(head, Segment) else detection_map)(model, store, volume_id, crops)
+        return {"score": score(models, store, volume_id)}
+    source = maps is not None and grid == "source"
+    found = (label_maps if isinstance(head, Segment) else detection_maps)(
+        models, store, row, place_of(row, "" if source else "prepared_")
+    )
+    told: dict[str, Any] = {}
     if maps is not None:
-        save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
+        save_map(maps / f"{volume_id}.nii.gz", found.written, found.place.affine)
+        told = {"map_grid": "source" if found.place.is_(place_of(row)) else "prepared", "map_note": found.note}
+    truth = store.read(volume_id, "mask")[0]
     if isinstance(head, Segment):
-        scores = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(head.structures, 1)}
+        scores = {f"dice_{name}": dice(truth == n, found.prepared == n) for n, name in enumerate(head.structures, 1)}
         known = [one for one in scores.values() if not np.isnan(one)]
-        return {**scores, "dice_mean": float(np.mean(known)) if known else float("nan")}
-    lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
-    return {"score": float(found.max()), "label": float(lesions.any()), "lesions": lesions_of(found, lesions)}
+        return {**scores, "dice_mean": float(np.mean(known)) if known else float("nan"), **told}
+    lesions = head.lesion(torch.from_numpy(truth)).numpy()
+    entries = lesions_of(found.prepared, lesions)
+    return {"score": float(found.prepared.max()), "label": float(lesions.any()), "lesions": entries, **told}
 
 
 def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: str) -> pd.DataFrame:

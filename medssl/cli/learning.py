@@ -127,19 +127,45 @@ def predict(
     store: StoreOption,
     output: Output,
     split: Annotated[list[str], typer.Option(help="Repeatable.")] = ["val", "test"],  # noqa: B006
-    masks: Annotated[Path | None, typer.Option(help="A folder for label maps found, as NIfTI.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="A folder for the maps found, as NIfTI.")] = None,
+    grid: Annotated[
+        str, typer.Option(help="Of the maps: source, that of the volume that was read, or prepared, that of the store.")
+    ] = "source",
+    with_: Annotated[
+        list[Path],
+        typer.Option("--with", help="Another fold's run that answers with it, as the mean of all. Repeatable."),
+    ] = [],  # noqa: B006
+    flip: Annotated[
+        list[int],
+        typer.Option(
+            min=0,
+            max=2,
+            help="Judge volumes also mirrored along an axis (in body axes 0: left-right, 1: front-back, 2: head-feet), "
+            "and average. Repeatable: all combinations, each as long as one. Only where a mirrored patient means the "
+            "same: for 0 no structure or label may have a side; most anatomy has a front and a head.",
+        ),
+    ] = [],  # noqa: B006
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.95, help="Share by which neighbouring windows of voxels overlap.")
+    ] = 0.5,
 ) -> None:
     """Write the predictions table of a store's volumes.
 
     Example: medssl predict runs/scratch --store stores/hippocampus -o runs/scratch/predictions.parquet
+
+    Folds together: medssl predict runs/fold0 --with runs/fold1 --store stores/ct --split test --masks maps -o all.parquet
     """
     import pandas as pd
 
+    from medssl.answers import Answering
+    from medssl.answers.ensemble import Where
     from medssl.evaluate.detection import told
     from medssl.predict import lesions_beside
     from medssl.predict import predict as answer
+    from medssl.recipe import cast
 
-    table = answer(run, store, output, splits=split, masks=masks, progress=shown)
+    asked = Answering(runs=tuple(with_), flips=tuple(flip), overlap=overlap, grid=cast(grid, Where, "--grid"))
+    table = answer(run, store, output, splits=split, masks=masks, answering=asked, progress=shown)
     say(f"{len(table)} predictions in {output}")
     if (beside := lesions_beside(output)).exists():
         read = pd.read_csv if output.suffix == ".csv" else pd.read_parquet

@@ -33,7 +33,7 @@ def candidates(probability: np.ndarray, by: Literal["dynamic", "dynamic-fast"] |
     """
     if probability.ndim != 3:
         raise UserError(f"probabilities of shape {probability.shape}: not one volume (I, J, K)")
-    values = probability.astype(float)
+    values = np.asarray(probability, np.promote_types(probability.dtype, np.float32))
     if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 1:
         raise UserError(
             f"probabilities from {values.min():g} to {values.max():g}: not in 0 to 1; give what a softmax or a sigmoid gives"
@@ -46,9 +46,10 @@ def candidates(probability: np.ndarray, by: Literal["dynamic", "dynamic-fast"] |
 def _regions(values: np.ndarray, threshold: float) -> np.ndarray:
     """Connected regions of values at or above the threshold, each at its highest; specks are left out."""
     numbers, count = label((values >= threshold) & (values > 0), TOUCHING)
-    size, highest = np.bincount(numbers.ravel(), minlength=count + 1), np.zeros(count + 1)
-    np.maximum.at(highest, numbers.ravel(), values.ravel())
-    highest[(size <= SPECK) | (np.arange(count + 1) == 0)] = 0
+    inside = numbers > 0
+    size, highest = np.bincount(numbers[inside], minlength=count + 1), np.zeros(count + 1, values.dtype)
+    np.maximum.at(highest, numbers[inside], values[inside])
+    highest[size <= SPECK] = 0
     return highest[numbers]
 
 
