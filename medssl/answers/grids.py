@@ -119,8 +119,8 @@ def candidates_on(place: Place, found: np.ndarray, prepared: Place) -> tuple[np.
     numbers = numbers.astype(np.min_scalar_type(count))
     there = Volume(numbers[None], prepared.affine).resample_to(place.shape, place.affine, "nearest", 0).voxels[0]
     again, regions = label(there > 0, TOUCHING)
-    inside = again > 0
-    same = np.unique(np.stack([again[inside], there[inside]]), axis=1).shape[1] == regions == count
+    pairs = np.unique(np.stack([again[again > 0], there[again > 0]]), axis=1)
+    same = pairs.shape[1] == regions == count == len(np.unique(pairs[1]))
     lost = "" if same else f"{count} candidates would be {regions} regions on the source's grid, not one for each"
     return confidence[there], lost
 
