@@ -8,7 +8,7 @@ windows at a time, its holder's usual choice, or one. All ways take turns in eve
 CPU seconds, median. "Network alone" is as many windows without
 reading or blending: the bound.
 
-Memory is the most that a process of its own held, which judges a CT-like volume of 512x512x600 with a small network and
+Memory is the most that a process of its own held, which judges a CT-like volume of 512x512x600 with a tiny network and
 windows of 128^3 that overlap by a quarter, once in each way; beside it what the process held before. A map "on the source"
 is drawn on a grid of 512x512x600 that lies across the prepared one, so that every voxel of it is interpolated.
 """
@@ -43,7 +43,7 @@ from medssl.views import Crops
 
 STRUCTURES = ["1", "2"]
 WIDTHS = ["8", "16", "32", "64"]
-LARGE, WIDE, SMALL = (512, 512, 600), (128, 128, 128), ["4", "8"]
+LARGE, WIDE, SMALL = (512, 512, 600), (128, 128, 128), ["2"]
 BOUND = 8.0
 """GiB that a volume of 512x512x600 may take."""
 

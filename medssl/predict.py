@@ -54,7 +54,11 @@ def predict(
     run, output, store_ = Path(run), Path(output), open_store(store)
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output}: a predictions table is .parquet or .csv; give one of these endings")
-    records = {path: read_run(path) for path in (run, *answering.runs)}
+    records: dict[Path, dict[str, Any]] = {}
+    for path in (run, *answering.runs):
+        if path in records:
+            raise UserError(f"--with {path}: named twice; each run answers once")
+        records[path] = read_run(path)
     models = [load_model(path, record) for path, record in records.items()]
     agree(records, splits)
     recipe = records[run]["recipe"]

@@ -97,7 +97,7 @@ def agree(records: Mapping[Path, Mapping[str, Any]], splits: Sequence[str]) -> N
     (first, known), *others = records.items()
     for run, record in others:
         for mine, wanted in zip(_facts(record), _facts(known), strict=True):
-            for name in sorted({*mine, *wanted}):
+            for name in dict.fromkeys((*wanted, *mine)):
                 if mine.get(name) != wanted.get(name):
                     raise UserError(
                         f"--with {run}: {name} is {mine.get(name)}, that of {first} is {wanted.get(name)}; only runs of one "
@@ -116,7 +116,7 @@ def _facts(record: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     head, crops = section_of(recipe["head"], "head"), build_views(recipe["views"]).crops
     maker, choice = HEADS[head.pop("name")], make(Selection, recipe.get("data", {}), "data")
     said = {name: one.default for name, one in signature(maker)[0].items() if one.default is not one.empty}
-    said |= typed(maker, head, "head", ("trunk",)) | {"name": recipe["head"]["name"]}
+    said = {"name": recipe["head"]["name"]} | said | typed(maker, head, "head", ("trunk",))
     return (
         {f"head.{name}": value for name, value in said.items() if name not in TRAINING_ONLY},
         {"views.size": crops.size, "views.mm": crops.mm},

@@ -38,7 +38,9 @@ def test_probabilities_are_averaged_and_not_logits(head, size):
         x = torch.randn(2, 1, *size)
         means = {"segment": lambda y: y.softmax(1), "classify": torch.sigmoid, "detect": lambda y: y.sigmoid()[:, None]}
         wanted = torch.stack([means[head](one.answer(x)) for one in models]).mean(0)
-        found = Ensemble(models=tuple(models), crops=Crops(size=size)).probabilities(x if len(size) == 3 else x[..., None])
+        found = Ensemble(models=tuple(models), crops=Crops(size=size)).probabilities(
+            x if len(size) == 3 else x[..., None]
+        )
     if head != "classify" and len(size) == 2:
         found = found[..., 0]
     assert torch.allclose(found, wanted, atol=1e-6)
@@ -55,7 +57,9 @@ def test_flips_average_the_scores_of_mirrored_volumes(size, flips):
             read=lambda _, __, a, b: array[:, *(slice(*ends) for ends in zip(a, b, strict=True))],
         )  # fmt: skip
         with torch.no_grad():
-            return score(Ensemble(models=(model("classify", size, 0),), crops=Crops(size=size), flips=flips), store, "v")
+            return score(
+                Ensemble(models=(model("classify", size, 0),), crops=Crops(size=size), flips=flips), store, "v"
+            )
 
     alone = [of(axes, ()) for axes in ([], *([axis] for axis in flips), flips)][: 2 ** len(flips)]
     assert of([], flips) == pytest.approx(np.mean(alone), abs=1e-6)
@@ -90,9 +94,12 @@ def test_runs_of_one_question_answer_together():
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"head": {"name": "detect", "by": "dynamic-fast"}}, r"--with b: head.by is dynamic-fast, that of a is dynamic"),
+        (
+            {"head": {"name": "detect", "by": "dynamic-fast"}},
+            r"--with b: head.by is dynamic-fast, that of a is dynamic",
+        ),
         ({"head": {"name": "detect", "lesions": ["2"]}}, r"head.lesions is \(2,\), that of a is \(\)"),
-        ({"head": {"name": "classify", "label": "big"}}, "head.by is None"),
+        ({"head": {"name": "classify", "label": "big"}}, "head.name is classify, that of a is detect"),
         ({"views": {"size": ["16", "16"]}}, r"views.size is \(16, 16\)"),
         ({"views": {"size": ["16", "16", "16"], "mm": ["9", "9", "9"]}}, "views.mm is"),
         ({"data": {"modality": "MR", "role": "adc"}}, "data.role is adc"),
