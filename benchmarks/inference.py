@@ -10,7 +10,8 @@ reading or blending: the bound.
 
 Memory is the most that a process of its own held, which judges a CT-like volume of 512x512x600 with a tiny network and
 windows of 128^3 that overlap by a quarter, once in each way; beside it what the process held before. A map "on the source"
-is drawn on a grid of 512x512x600 that lies across the prepared one, so that every voxel of it is interpolated.
+is drawn on a grid of 512x512x600 that lies across the prepared one, so that every voxel of it is interpolated. medssl's
+maps are also written as NIfTI.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import torch
 from crops import scan
 from monai.inferers import sliding_window_inference
 
-from medssl.answers import Ensemble, detection_maps, label_maps, place_of
+from medssl.answers import Ensemble, detection_maps, label_maps, place_of, save_map
 from medssl.answers.windows import AT_ONCE
 from medssl.heads import build_head
 from medssl.learners import Supervised
@@ -130,7 +131,9 @@ def large(folder: Path) -> dict[str, Callable[[], object]]:
     def found(name: str, prefix: str) -> object:
         store, row = stored(folder, LARGE)
         models = Ensemble(models=(net(name),), crops=Crops(size=WIDE), overlap=0.25)
-        return (label_maps if name == "segment" else detection_maps)(models, store, row, place_of(row, prefix))
+        found = (label_maps if name == "segment" else detection_maps)(models, store, row, place_of(row, prefix))
+        save_map(folder / f"{name}{prefix}.nii.gz", found.written, found.place.affine)
+        return found
 
     return {
         "MONAI, label map": lambda: monai(folder, net("segment"), WIDE, 0.25, 4)(),

@@ -141,8 +141,8 @@ def predict(
             min=0,
             max=2,
             help="Judge volumes also mirrored along an axis (in body axes 0: left-right, 1: front-back, 2: head-feet), "
-            "and average. Repeatable: all combinations, each as long as one. Only where a mirrored patient means the "
-            "same: for 0 no structure or label may have a side; most anatomy has a front and a head.",
+            "and average. Repeatable: all combinations, each as long as one. Only where anatomy allows it: along 0 if no "
+            "structure or label has a side; along 1 and 2 hardly ever.",
         ),
     ] = [],  # noqa: B006
     overlap: Annotated[
