@@ -125,7 +125,7 @@ def large(folder: Path) -> dict[str, Callable[[], object]]:
     """Every way to judge the large volume."""
 
     def net(name: str) -> Supervised:
-        head: Section = {"name": name} | ({"structures": STRUCTURES} if name == "segment" else {})
+        head: Section = {"name": name} | ({"structures": STRUCTURES} if name == "segment" else {"by": "dynamic-fast"})
         return model(SMALL, WIDE, head)
 
     def found(name: str, prefix: str) -> object:

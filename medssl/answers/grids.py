@@ -119,8 +119,9 @@ def candidates_on(place: Place, found: np.ndarray, prepared: Place) -> tuple[np.
     numbers = numbers.astype(np.min_scalar_type(count))
     there = Volume(numbers[None], prepared.affine).resample_to(place.shape, place.affine, "nearest", 0).voxels[0]
     again, regions = label(there > 0, TOUCHING)
-    pairs = np.unique(np.stack([again[again > 0], there[again > 0]]), axis=1)
-    same = pairs.shape[1] == regions == count == len(np.unique(pairs[1]))
+    own = np.zeros(regions + 1, there.dtype)
+    own[again] = there
+    same = regions == count == len(np.unique(own[1:])) and (own[again] == there).all()
     lost = "" if same else f"{count} candidates would be {regions} regions on the source's grid, not one for each"
     return confidence[there], lost
 

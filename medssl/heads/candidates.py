@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import binary_dilation, label
+from scipy.ndimage import binary_dilation, find_objects, label
 
 from medssl.errors import UserError
 from medssl.evaluate.detection import TOUCHING
@@ -23,6 +23,9 @@ SHARE = 2.5
 
 MOST, LEAST = 5, 0.01
 """Candidates at most, and the probability below which none is looked for."""
+
+FLOOR = LEAST / SHARE / 2
+"""A probability that surely belongs to no candidate of a threshold of its own."""
 
 
 def candidates(probability: np.ndarray, by: Literal["dynamic", "dynamic-fast"] | float = "dynamic") -> np.ndarray:
@@ -38,9 +41,11 @@ def candidates(probability: np.ndarray, by: Literal["dynamic", "dynamic-fast"] |
         raise UserError(
             f"probabilities from {values.min():g} to {values.max():g}: not in 0 to 1; give what a softmax or a sigmoid gives"
         )
-    if by == "dynamic":
-        return _one_by_one(values)
-    return _regions(values, values.max(initial=0) / SHARE if by == "dynamic-fast" else float(by))
+    threshold = {"dynamic": FLOOR, "dynamic-fast": values.max(initial=0) / SHARE}.get(str(by), by)
+    found = np.zeros_like(values)
+    for box in find_objects((values >= threshold).view(np.uint8)):  # one; all else is 0, and most of a scan is
+        found[box] = _one_by_one(values[box]) if by == "dynamic" else _regions(values[box], float(threshold))
+    return found
 
 
 def _regions(values: np.ndarray, threshold: float) -> np.ndarray:
