@@ -1,4 +1,4 @@
-"""From a fine-tuned run and a store, or raw files, to the predictions table: one row a volume (of findings, one for each
+"""From fine-tuned runs and a store, or raw files, to the predictions table: one row a volume (of findings, one for each
 label of it), attributes beside the answer.
 """
 
@@ -16,15 +16,13 @@ import torch
 
 from medssl import checkpoint
 from medssl.adapt import build_model
-from medssl.answers import detection_map, label_map, save_map, score, scores
+from medssl.answers import Answering, Case, Ensemble, agree, answer
 from medssl.arrivals import Arrivals, known_to, receive
 from medssl.atomic import replacing
 from medssl.domain import BOUND, Density, Refused, read_density, refused, unlike, write_refused
 from medssl.errors import UserError
-from medssl.evaluate.detection import lesions_of
-from medssl.evaluate.overlap import dice
 from medssl.evaluate.predictions import SPLITS
-from medssl.heads import Classify, Findings, Forecast, Segment, asked_beside
+from medssl.heads import Classify, Findings, Forecast, Head, Segment, asked_beside
 from medssl.learners import Supervised
 from medssl.manifest import Card
 from medssl.place import find_place
@@ -34,9 +32,7 @@ from medssl.runs import read_run
 from medssl.store import Store, open_store
 from medssl.train import Training
 from medssl.units import HERE, Work
-from medssl.views import Crops
 from medssl.views.draw import Target
-from medssl.views.history import Told
 from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
@@ -48,17 +44,28 @@ UNLIKE = "unlike"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What answers: a run's folder, its record, its network, and what its training volumes look like (None: not told)."""
+    """What answers: the runs' folders and records, the first one's first, their networks, and what the training volumes of
+    the first look like (None: not told).
+    """
 
-    run: Path
-    record: Mapping[str, Any]
-    network: Supervised
+    records: Mapping[Path, dict[str, Any]]
+    networks: tuple[Supervised, ...]
     density: Density | None
 
     @property
-    def crops(self) -> Crops:
-        """The law of its views."""
-        return build_views(self.record["recipe"]["views"]).crops
+    def run(self) -> Path:
+        """The first run."""
+        return next(iter(self.records))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """That of the first run, with which the others agree in what is asked."""
+        return self.records[self.run]["recipe"]
+
+    @property
+    def head(self) -> Head:
+        """What asks; the others ask the same."""
+        return self.networks[0].head
 
 
 def predict(
@@ -67,25 +74,25 @@ def predict(
     output: Path | str,
     *,
     splits: Sequence[str] = ("val", "test"),
-    masks: Path | None = None,
+    answering: Answering = Answering(),
     progress: Progress = silent,
 ) -> pd.DataFrame:
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
     Volumes without the label, or any of several, are left out: there is nothing to score. A split without any volume is
-    skipped; none left is a UserError.
-    `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
+    skipped; none left is a UserError. With further runs in `answering`, all answer together: the mean of their
+    probabilities. Where maps are written, map_grid and map_note say on which grid each lies, and what that changed or why it
+    is not the one asked for; Dice and lesions are of the prepared grid.
     Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
     holds a row for each lesion and each false alarm (see evaluate/detection.py).
     The column `unlike` is the share of held-out volumes that are nearer to the training volumes than this one, and
     `warning` marks those above `BOUND` (see domain/density.py); a run of before that was kept has neither.
     """
     output, store_ = _table_at(output), open_store(store)
-    model = _read_model(Path(run))
-    recipe = model.record["recipe"]
-    rows = _rows(narrowed(store_, recipe.get("data", {})), recipe, splits, model.network)
+    model = _read_model(Path(run), answering, splits)
+    rows = _rows(narrowed(store_, model.recipe.get("data", {})), model.recipe, splits, model.networks[0])
     beside(output, "refused", ".csv").unlink(missing_ok=True)  # of raw files, it would be taken for this table's
-    return _answered(model, store_, rows, output, masks, progress)
+    return _answered(model, store_, rows, output, answering, progress)
 
 
 def predict_raw(
@@ -94,7 +101,7 @@ def predict_raw(
     output: Path | str,
     *,
     card: Card | None = None,
-    masks: Path | None = None,
+    answering: Answering = Answering(),
     work: Work = HERE,
     progress: Progress = silent,
 ) -> pd.DataFrame:
@@ -111,8 +118,8 @@ def predict_raw(
         raise UserError(
             f"{output}: lies among the raw files, and would be read as one; give a place outside of {archive}"
         )
-    model = _read_model(Path(run))
-    known = known_to(model.run, model.record)
+    model = _read_model(Path(run), answering, ())
+    known = known_to(model.run, model.records[model.run])
     found = receive(archive, beside(output, "work", ""), known, card=card, work=work, progress=progress)
     rows, before = _ends(model, found)
     write_refused(listed := beside(output, "refused", ".csv"), [*found.refused, *before])
@@ -123,16 +130,16 @@ def predict_raw(
         raise UserError(
             f"{archive}: nothing in it that this model may be asked about ({why}); {listed} says what to do"
         )
-    rows = _with_label(rows, found.store, model.network.head.target)
-    return _answered(model, found.store, rows, output, masks, progress)
+    rows = _with_label(rows, found.store, model.head.target)
+    return _answered(model, found.store, rows, output, answering, progress)
 
 
 def _ends(model: Model, found: Arrivals) -> tuple[pd.DataFrame, list[Refused]]:
     """The rows that are answered, and of a forecast the other visits, which are looked at or come too late."""
-    _, series = asked_beside(model.network.head)
+    _, series = asked_beside(model.head)
     if series is None or found.store is None or found.rows.empty:
         return found.rows, []
-    data = model.record["recipe"].get("data", {})
+    data = model.recipe.get("data", {})
     last, _ = select_history(narrowed(found.store, data), data, found.rows, series=series)
     others = found.rows.loc[~found.rows["volume_id"].isin(last["volume_id"]), "volume_id"]
     what = f"no last one of at most {series.visits} visits"
@@ -157,24 +164,26 @@ def _table_at(output: Path | str) -> Path:
 
 
 def _answered(
-    model: Model, store: Store, rows: pd.DataFrame, output: Path, masks: Path | None, progress: Progress
+    model: Model, store: Store, rows: pd.DataFrame, output: Path, answering: Answering, progress: Progress
 ) -> pd.DataFrame:
     """The table of a model's answers about `rows` of a store, also written to `output`."""
-    settings = make(Training, model.record["recipe"].get("finetune", {}), "finetune")
-    fabric = find_place(settings.precision)
-    data = model.record["recipe"].get("data", {})
-    network, crops, seen = model.network.to(fabric.device).eval(), model.crops, narrowed(store, data)
-    rows, history = select_history(seen, data, rows, *asked_beside(network.head))
+    data = model.recipe.get("data", {})
+    fabric = find_place(make(Training, model.recipe.get("finetune", {}), "finetune").precision)
+    ensemble = Ensemble(
+        models=tuple(network.to(fabric.device).eval() for network in model.networks),
+        crops=build_views(model.recipe["views"]).crops, flips=answering.flips, overlap=answering.overlap,
+    )  # fmt: skip
+    seen = narrowed(store, data)
+    rows, history = select_history(seen, data, rows, *asked_beside(model.head))
     answers = []
     for place in progress(range(len(rows)), "predicting", len(rows)):
-        volumes, numbers = history.volumes[place], history.told.of([place])
-        mapped = bool(rows["has_mask"].iloc[place])
+        case = Case(rows.iloc[place], history.volumes[place], history.told.of([place]))
         with torch.inference_mode(), fabric.autocast():
-            answers.append(_answer(network, seen, volumes, crops, numbers, masks, mapped=mapped))
+            answers.append(answer(ensemble, seen, case, answering))
     told = pd.DataFrame(answers)
-    table = _table(rows, told, network, model.run.name)
+    table = _table(rows, told, model.head, " + ".join(run.name for run in model.records))
     if model.density is not None:
-        shares = unlike(model.run, model.density, network.trunk, store, rows, progress)
+        shares = unlike(model.run, model.density, model.networks[0].trunk, store, rows, progress)
         table["unlike"] = table["sample_id"].map(dict(zip(rows["volume_id"], shares, strict=True)))
         table["warning"] = (table["unlike"] > BOUND).map({True: UNLIKE, False: ""})
     if "lesions" in told:
@@ -194,9 +203,15 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             table.to_parquet(part, index=False)
 
 
-def _read_model(run: Path) -> Model:
-    record = read_run(run)
-    return Model(run, record, load_model(run, record), read_density(run))
+def _read_model(run: Path, answering: Answering, splits: Sequence[str]) -> Model:
+    records: dict[Path, dict[str, Any]] = {}
+    for path in (run, *answering.runs):
+        if path in records:
+            raise UserError(f"--with {path}: named twice; each run answers once")
+        records[path] = read_run(path)
+    networks = tuple(load_model(path, record) for path, record in records.items())
+    agree(records, splits)
+    return Model(records, networks, read_density(run))
 
 
 def load_model(run: Path, record: dict[str, Any]) -> Supervised:
@@ -239,52 +254,11 @@ def _with_label(rows: pd.DataFrame, store: Store, target: Target) -> pd.DataFram
     return rows
 
 
-def _answer(
-    model: Supervised,
-    store: Store,
-    volumes: Sequence[str],
-    crops: Crops,
-    numbers: Told,
-    maps: Path | None,
-    *,
-    mapped: bool,
-) -> dict[str, Any]:
-    """Columns of the table; "lesions" are rows of the other one. `volumes` are those of the visits, the last first. Measures
-    are nan where there is no label map (`mapped`).
-    """
-    head, volume_id = model.head, volumes[0]
-    if isinstance(head, Classify | Forecast):
-        return {"score": score(model, store, volumes, crops, numbers)}
-    if isinstance(head, Findings):
-        return {"scores": scores(model, store, volume_id, crops)}
-    truth = store.read(volume_id, "mask")[0] if mapped else None
-    found = (label_map if isinstance(head, Segment) else detection_map)(model, store, volume_id, crops)
-    if maps is not None:
-        save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
-    if isinstance(head, Segment):
-        overlaps = {
-            f"dice_{name}": float("nan") if truth is None else dice(truth == n, found == n)
-            for n, name in enumerate(head.structures, 1)
-        }
-        known = [one for one in overlaps.values() if not np.isnan(one)]
-        return {**overlaps, "dice_mean": float(np.mean(known)) if known else float("nan")}
-    highest = float(found.max())
-    if truth is None:
-        alone = [
-            one._asdict() | {"truth": np.nan, "overlap": np.nan} for one in lesions_of(found, np.zeros_like(found))
-        ]
-        return {"score": highest, "label": np.nan, "lesions": alone}
-    lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
-    entries = [one._asdict() for one in lesions_of(found, lesions)]
-    return {"score": highest, "label": float(lesions.any()), "lesions": entries}
-
-
-def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: str) -> pd.DataFrame:
+def _table(rows: pd.DataFrame, answers: pd.DataFrame, head: Head, name: str) -> pd.DataFrame:
     table = pd.DataFrame({"sample_id": rows["volume_id"], "patient_id": rows["patient_pid"], "split": rows["split"]})
-    head = model.head
     yes_or_no = isinstance(head, Classify | Forecast)
     table["label"] = rows[head.target].astype(float) if yes_or_no else answers.get("label", np.nan)
-    table["score"] = answers.get("score", np.nan)
+    table["score"] = answers["scores"].str[0] if "scores" in answers else np.nan
     table["task"] = head.target if yes_or_no else "segment" if isinstance(head, Segment) else "detect"
     table["model"] = name
     for column in ATTRIBUTES:
@@ -293,7 +267,7 @@ def _table(rows: pd.DataFrame, answers: pd.DataFrame, model: Supervised, name: s
     if isinstance(head, Findings):
         each = zip(head.labels, zip(*answers["scores"], strict=True), strict=True)
         return pd.concat([table.assign(label=rows[one], score=told, task=one) for one, told in each], ignore_index=True)
-    return table.join(answers.drop(columns=["label", "score", "lesions"], errors="ignore"))
+    return table.join(answers.drop(columns=["label", "scores", "lesions"], errors="ignore"))
 
 
 def _lesions(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:

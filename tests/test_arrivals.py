@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from medssl.adapt import finetune
+from medssl.answers import Answering
 from medssl.domain import BOUND, density, ranges
 from medssl.errors import UserError
 from medssl.evaluate import read_predictions
@@ -73,8 +74,10 @@ class Heard:
 
 @pytest.mark.parametrize("kind", list(HEADS))
 def test_raw_files_are_answered_as_the_same_volumes_of_a_store(balls, models, new, tmp_path, kind):
-    wanted = predict(models[kind], balls / "store", tmp_path / "s.csv", splits=["test"], masks=tmp_path / "s")
-    table = predict_raw(models[kind], new, tmp_path / "r.csv", card=MR, masks=tmp_path / "r")
+    wanted = predict(
+        models[kind], balls / "store", tmp_path / "s.csv", splits=["test"], answering=Answering(maps=tmp_path / "s")
+    )
+    table = predict_raw(models[kind], new, tmp_path / "r.csv", card=MR, answering=Answering(maps=tmp_path / "r"))
     assert table["sample_id"].tolist() == wanted["sample_id"].tolist()
     assert table["score"].equals(wanted["score"])
     assert table["unlike"].equals(wanted["unlike"])

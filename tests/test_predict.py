@@ -4,13 +4,15 @@ import pandas as pd
 import pytest
 
 from medssl.adapt import finetune
+from medssl.answers import Answering
 from medssl.errors import UserError
 from medssl.evaluate import read_predictions
 from medssl.evaluate.detection import lesion_average_precision, lesions_of
 from medssl.evaluate.overlap import dice
+from medssl.manifest.cohort import read_sources
 from medssl.predict import predict
 from medssl.recipe import read_recipe
-from medssl.store import open_store
+from medssl.store import Preparation, open_store, prepare
 from medssl.train import pretrain
 
 SEGMENT = ["head={name: segment, structures: [ball]}"]
@@ -47,7 +49,9 @@ def test_the_same_run_answers_the_same_twice(balls, classifier, tmp_path):
 
 
 def test_dice_columns_are_those_of_the_masks_written(balls, segmenter, tmp_path):
-    table = predict(segmenter, balls / "store", tmp_path / "p.csv", splits=["test"], masks=tmp_path / "masks")
+    table = predict(
+        segmenter, balls / "store", tmp_path / "p.csv", splits=["test"], answering=Answering(maps=tmp_path / "masks")
+    )
     store = open_store(balls / "store")
     for row in table.itertuples():
         image = nib.load(tmp_path / "masks" / f"{row.sample_id}.nii.gz")
@@ -92,7 +96,13 @@ def detector(balls, tmp_path_factory):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_lesions_have_a_table_of_their_own_that_fits_the_maps(balls, detector, tmp_path, ending):
-    table = predict(detector, balls / "store", tmp_path / f"p.{ending}", splits=["test"], masks=tmp_path / "maps")
+    table = predict(
+        detector,
+        balls / "store",
+        tmp_path / f"p.{ending}",
+        splits=["test"],
+        answering=Answering(maps=tmp_path / "maps"),
+    )
     read = pd.read_csv if ending == "csv" else pd.read_parquet
     lesions, store = read(tmp_path / f"p_lesions.{ending}"), open_store(balls / "store")
     assert read_predictions(tmp_path / f"p.{ending}")["label"].eq(1).all()
@@ -114,3 +124,73 @@ def test_lesions_of_another_model_do_not_stay_beside_new_predictions(balls, clas
     (tmp_path / "p_lesions.csv").write_text("old\n")
     predict(classifier, balls / "store", tmp_path / "p.csv")
     assert not (tmp_path / "p_lesions.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def other_grid(balls, tmp_path_factory):
+    """The same volumes on another grid than they were read on."""
+    store = tmp_path_factory.mktemp("other") / "store"
+    prepare(balls / "cohort", store, settings=Preparation(mr_spacing=(1.3, 0.8, 1.2)))
+    return store
+
+
+def source(balls, row):
+    """The image that a volume of the store was read from."""
+    paths = read_sources(balls / "cohort").set_index("volume_id")["path"]
+    return nib.load(balls / "archive" / paths[row.sample_id])
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "detector"])
+def test_maps_lie_on_the_source_s_grid_where_the_prepared_ones_lie(balls, other_grid, kind, request, tmp_path):
+    run, store, tables = request.getfixturevalue(kind), open_store(other_grid), []
+    for grid in ("source", "prepared"):
+        asked = Answering(grid=grid, maps=tmp_path / grid)
+        tables.append(predict(run, other_grid, tmp_path / "p.csv", splits=["test"], answering=asked))
+    assert tables[1]["map_grid"].eq("prepared").all() and tables[1]["map_note"].eq("").all()
+    answers = [table.drop(columns=["map_grid", "map_note"]) for table in tables]
+    assert answers[0].equals(answers[1])  # what is judged does not depend on where maps are written
+    for row in tables[0].itertuples():
+        read = source(balls, row)
+        there, before = (nib.load(tmp_path / grid / f"{row.sample_id}.nii.gz") for grid in ("source", "prepared"))
+        assert np.allclose(before.affine, store.affine(row.sample_id), atol=1e-4)
+        if row.map_grid == "prepared":
+            assert "candidates would be" in row.map_note and there.shape == before.shape
+            continue
+        assert there.shape == read.shape and np.allclose(there.affine, read.affine, atol=1e-4)
+        found, wanted = np.asarray(there.dataobj), np.asarray(before.dataobj)
+        if kind == "segmenter":
+            assert row.map_note.startswith("ball: regions ") or not wanted.any()
+        assert set(np.unique(found)) == set(np.unique(wanted))
+        index = np.stack([*np.meshgrid(*map(np.arange, found.shape), indexing="ij"), np.ones(found.shape)], -1)
+        at = (index @ (np.linalg.inv(before.affine) @ there.affine).T)[..., :3]
+        nearest = wanted[
+            tuple(np.floor(at + 0.5).astype(int).clip(0, np.array(wanted.shape) - 1).transpose(3, 0, 1, 2))
+        ]
+        between = (np.abs(at % 1 - 0.5) < 1e-5).any(-1)
+        if kind == "detector":
+            assert (found == nearest)[~between].all()
+        elif wanted.any() and not wanted.all():
+            moved = [(found == np.roll(nearest, by, axis)).mean() for axis in range(3) for by in (-1, 1)]
+            assert (found == nearest).mean() > max(0.9, *moved)
+    assert "source" in set(tables[0]["map_grid"])
+
+
+def test_runs_answer_together_and_the_table_names_all(balls, classifier, tmp_path):
+    twin = tmp_path / "twin"
+    recipe = read_recipe(balls / "recipe.yaml", ["finetune.seed=5"])
+    finetune(recipe, balls / "store", twin)
+    alone = [predict(run, balls / "store", tmp_path / "p.csv")["score"] for run in (classifier, twin)]
+    both = predict(classifier, balls / "store", tmp_path / "p.csv", answering=Answering(runs=(twin,)))
+    assert both["model"].eq("run + twin").all()
+    assert np.allclose(both["score"], np.mean(alone, 0), atol=1e-6)
+    assert not np.allclose(*alone, atol=1e-4)
+
+
+def test_runs_of_another_head_do_not_answer_together(balls, classifier, segmenter, tmp_path):
+    with pytest.raises(UserError, match=r"head\.name is segment, that of .* is classify"):
+        predict(classifier, balls / "store", tmp_path / "p.csv", answering=Answering(runs=(segmenter,)))
+
+
+def test_a_run_that_answers_with_itself_is_refused(balls, classifier, tmp_path):
+    with pytest.raises(UserError, match="named twice"):
+        predict(classifier, balls / "store", tmp_path / "p.csv", answering=Answering(runs=(classifier,)))

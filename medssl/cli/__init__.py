@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import typer
 
-from medssl.cli import judging, learning, reading, weights, whole
+from medssl.cli import answering, judging, learning, reading, weights, whole
 from medssl.cli.options import BAD_INPUT, DAMAGED, DISK, INTERRUPTED, app
 from medssl.errors import UserError
 
 __all__ = ["app", "main"]
 
-ROOMS = whole, reading, learning, weights, judging
+ROOMS = whole, reading, learning, answering, weights, judging
 """What holds the commands; importing it is what makes them known."""
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}

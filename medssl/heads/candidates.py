@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import binary_dilation, label
+from scipy.ndimage import binary_dilation, find_objects, label
 
 from medssl.errors import UserError
 from medssl.evaluate.detection import TOUCHING
@@ -24,6 +24,9 @@ SHARE = 2.5
 MOST, LEAST = 5, 0.01
 """Candidates at most, and the probability below which none is looked for."""
 
+FLOOR = LEAST / SHARE / 2
+"""A probability that surely belongs to no candidate of a threshold of its own."""
+
 
 def candidates(probability: np.ndarray, by: Literal["dynamic", "dynamic-fast"] | float = "dynamic") -> np.ndarray:
     """A detection map (I, J, K): 0 but for candidates, each of which holds its highest probability.
@@ -33,22 +36,25 @@ def candidates(probability: np.ndarray, by: Literal["dynamic", "dynamic-fast"] |
     """
     if probability.ndim != 3:
         raise UserError(f"probabilities of shape {probability.shape}: not one volume (I, J, K)")
-    values = probability.astype(float)
+    values = np.asarray(probability, np.promote_types(probability.dtype, np.float32))
     if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 1:
         raise UserError(
             f"probabilities from {values.min():g} to {values.max():g}: not in 0 to 1; give what a softmax or a sigmoid gives"
         )
-    if by == "dynamic":
-        return _one_by_one(values)
-    return _regions(values, values.max(initial=0) / SHARE if by == "dynamic-fast" else float(by))
+    threshold = {"dynamic": FLOOR, "dynamic-fast": values.max(initial=0) / SHARE}.get(str(by), by)
+    found = np.zeros_like(values)
+    for box in find_objects((values >= threshold).view(np.uint8)):  # one; all else is 0, and most of a scan is
+        found[box] = _one_by_one(values[box]) if by == "dynamic" else _regions(values[box], float(threshold))
+    return found
 
 
 def _regions(values: np.ndarray, threshold: float) -> np.ndarray:
     """Connected regions of values at or above the threshold, each at its highest; specks are left out."""
     numbers, count = label((values >= threshold) & (values > 0), TOUCHING)
-    size, highest = np.bincount(numbers.ravel(), minlength=count + 1), np.zeros(count + 1)
-    np.maximum.at(highest, numbers.ravel(), values.ravel())
-    highest[(size <= SPECK) | (np.arange(count + 1) == 0)] = 0
+    inside = numbers > 0
+    size, highest = np.bincount(numbers[inside], minlength=count + 1), np.zeros(count + 1, values.dtype)
+    np.maximum.at(highest, numbers[inside], values[inside])
+    highest[size <= SPECK] = 0
     return highest[numbers]
 
 

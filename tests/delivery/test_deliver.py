@@ -7,6 +7,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from medssl.archive import open_volume
 from medssl.delivery import deliver
 from medssl.delivery.slices import pixel_to_world, places_of, regions
 from medssl.errors import UserError
@@ -134,6 +135,22 @@ def test_a_segmentation_opened_again_lies_where_the_map_lay(series, cohort, tmp_
         else:
             assert list(told) == ["Volume"]
         assert group.referenced_segment.referenced_segment_numbers == [number]
+
+
+def test_a_map_on_the_source_s_grid_is_drawn_voxel_by_voxel(series, cohort, tmp_path):
+    hd = pytest.importorskip("highdicom")
+    volume = open_volume(list(series))
+    found = np.zeros(volume.shape, np.float32)
+    found[3:9, 4:12, 2:5], found[20:26, 20:30, 6:8] = 0.25, 0.5
+    (tmp_path / "maps").mkdir()
+    nib.save(nib.Nifti1Image(found, volume.affine), tmp_path / "maps" / "v.nii.gz")
+    table = deliver(tmp_path / "maps", cohort, tmp_path / "out", ["lesion"])
+    assert table["reason"].tolist() == [""] and table["regions"].tolist() == [2]
+    drawn = hd.seg.segread(tmp_path / "out" / "v.dcm").get_volume(combine_segments=True)
+    place = np.argwhere(drawn.array > 0)
+    mm = (np.c_[place, np.ones(len(place))] @ drawn.affine.T)[:, :3] * [-1, -1, 1]
+    wanted = volume.world(np.argwhere(found > 0))
+    assert np.allclose(*(one[np.lexsort(one.round(2).T)] for one in (mm, wanted)), atol=1e-3)
 
 
 def test_what_would_lose_a_lesion_is_not_delivered_and_the_rest_is(series, cohort, tmp_path):

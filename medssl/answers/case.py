@@ -1,0 +1,71 @@
+"""A case's part of the predictions table: what is answered, and how far that is from what is known."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medssl.answers.ensemble import Answering, Ensemble
+from medssl.answers.grids import place_of
+from medssl.answers.voxels import Found, detection_maps, label_maps, save_map
+from medssl.answers.whole import scores
+from medssl.evaluate.detection import lesions_of
+from medssl.evaluate.overlap import dice
+from medssl.heads import Detect, Segment
+from medssl.store import Store
+from medssl.views.history import Told
+
+
+class Case(NamedTuple):
+    """A row of a store's table, the volumes of its visits, the last first (its own), and what is told beside."""
+
+    row: pd.Series
+    volumes: tuple[str, ...]
+    told: Told
+
+
+def answer(models: Ensemble, store: Store, case: Case, asked: Answering) -> dict[str, Any]:
+    """Columns of the table by name. "scores" are those of each label, "lesions" rows of the table of lesions. Measures are
+    nan where there is no label map.
+    """
+    head, row = models.head, case.row
+    if not isinstance(head, Segment | Detect):
+        return {"scores": scores(models, store, case.volumes, case.told)}
+    wanted = place_of(row, "" if asked.maps is not None and asked.grid == "source" else "prepared_")
+    found = (label_maps if isinstance(head, Segment) else detection_maps)(models, store, row, wanted)
+    truth = store.read(row["volume_id"], "mask")[0] if row["has_mask"] else None
+    columns = (
+        _overlaps(found.prepared, truth, head) if isinstance(head, Segment) else _lesions(found.prepared, truth, head)
+    )
+    return columns | _written(found, row, asked)
+
+
+def _written(found: Found, row: pd.Series, asked: Answering) -> dict[str, Any]:
+    """On which grid a map was written, and what there is to say of that; nothing where none is."""
+    if asked.maps is None:
+        return {}
+    save_map(asked.maps / f"{row['volume_id']}.nii.gz", found.written, found.place.affine)
+    return {"map_grid": "source" if found.place.is_(place_of(row)) else "prepared", "map_note": found.note}
+
+
+def _overlaps(found: np.ndarray, truth: np.ndarray | None, head: Segment) -> dict[str, Any]:
+    columns = {
+        f"dice_{name}": float("nan") if truth is None else dice(truth == n, found == n)
+        for n, name in enumerate(head.structures, 1)
+    }
+    known = [one for one in columns.values() if not np.isnan(one)]
+    return {**columns, "dice_mean": float(np.mean(known)) if known else float("nan")}
+
+
+def _lesions(found: np.ndarray, truth: np.ndarray | None, head: Detect) -> dict[str, Any]:
+    highest = float(found.max())
+    if truth is None:
+        unknown = {"truth": np.nan, "overlap": np.nan}
+        alone = [one._asdict() | unknown for one in lesions_of(found, np.zeros_like(found))]
+        return {"scores": [highest], "label": np.nan, "lesions": alone}
+    lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
+    entries = [one._asdict() for one in lesions_of(found, lesions)]
+    return {"scores": [highest], "label": float(lesions.any()), "lesions": entries}
