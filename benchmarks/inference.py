@@ -4,9 +4,8 @@ Example: OMP_NUM_THREADS=1 python benchmarks/inference.py --rounds 5
 
 Both judge the same volume of a store with the same network (a residual U-Net, untrained), the same windows that overlap by
 a half and the same Gaussian weights, down to a label map of two structures; MONAI reads the volume whole and is given four
-windows at a time, its holder's usual choice, or one. All ways take turns in every round, in random order, on one thread;
-CPU seconds, median. "Network alone" is as many windows without
-reading or blending: the bound.
+windows at a time, as is usual, or one. All ways take turns in every round, in random order, on one thread; CPU seconds,
+median. "Network alone" is as many windows without reading or blending: the bound.
 
 Memory is the most that a process of its own held, which judges a CT-like volume of 512x512x600 with a tiny network and
 windows of 128^3 that overlap by a quarter, once in each way; beside it what the process held before. A map "on the source"
