@@ -18,7 +18,7 @@ from medssl.answers import detection_map, label_map, save_map, score, scores
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.detection import lesions_of
-from medssl.evaluate.overlap import dice
+from medssl.evaluate.outlines import measured
 from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Findings, Forecast, Segment, asked_beside
 from medssl.learners import Supervised
@@ -138,9 +138,8 @@ def _answer(
     if maps is not None:
         save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
     if isinstance(head, Segment):
-        overlaps = {f"dice_{name}": dice(truth == n, found == n) for n, name in enumerate(head.structures, 1)}
-        known = [one for one in overlaps.values() if not np.isnan(one)]
-        return {**overlaps, "dice_mean": float(np.mean(known)) if known else float("nan")}
+        spacing = np.linalg.norm(store.affine(volume_id)[:3, :3], axis=0).tolist()
+        return measured(truth, found, head.structures, spacing, head.tolerance_mm)
     lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
     return {"score": float(found.max()), "label": float(lesions.any()), "lesions": lesions_of(found, lesions)}
 
