@@ -91,6 +91,19 @@ def split_name(metric: str) -> tuple[str, str]:
     return "", metric
 
 
+def title_of(metric: str) -> tuple[str, str]:
+    """What a metric of outlines is called, and of which structure ("": the mean over structures).
+
+    Of another metric its own name and "".
+    """
+    prefix, structure = split_name(metric)
+    what = measure_of(metric).name
+    middle = metric.startswith(MEDIAN) and prefix != ""
+    if prefix in MEASURES and structure == "mean":
+        return f"median of mean {what}" if middle else f"mean {what}", ""
+    return f"median {what}" if middle else what, structure if prefix else ""
+
+
 def measure_of(metric: str) -> Measure:
     """What a metric of the report measures; one that is not of outlines is a share of which more is better."""
     prefix, _ = split_name(metric)

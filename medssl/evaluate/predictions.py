@@ -111,7 +111,14 @@ def attributes_of(table: pd.DataFrame) -> list[str]:
 
 
 def _check_outlines(table: pd.DataFrame, outlines: list[str], where: str) -> None:
-    """Nothing; raises UserError where a distance is none, a failure is neither 0 nor 1, or one measure drops a failure."""
+    """Nothing; raises UserError where a distance is none, a failure is neither 0 nor 1, one measure drops a failure, or
+    surface Dice is of several tolerances.
+    """
+    if "tolerance_mm" in table and any(split_name(column)[0] == "nsd_" for column in outlines):
+        tolerances = sorted(table["tolerance_mm"].dropna().unique())
+        if len(tolerances) > 1:
+            told = ", ".join(f"{one:g}" for one in tolerances)
+            raise UserError(f"{where}: tolerance_mm is {told}; surface Dice of each is another measure, predict with one")
     for column in outlines:
         prefix, name = split_name(column)
         if prefix == "hd95_":
