@@ -22,6 +22,7 @@ from medssl.evaluate.outlines import measured
 from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Findings, Forecast, Segment, asked_beside
 from medssl.learners import Supervised
+from medssl.mistakes import Worst
 from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import make
@@ -43,13 +44,15 @@ def predict(
     *,
     splits: Sequence[str] = ("val", "test"),
     masks: Path | None = None,
+    pictures: Path | None = None,
     progress: Progress = silent,
 ) -> pd.DataFrame:
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
     Volumes without the label, or any of several, are left out: there is nothing to score. A split without any volume is
     skipped; none left is a UserError.
-    `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid.
+    `masks` is a folder for the label or detection maps found, as NIfTI on the prepared grid;
+    `pictures` one for those of the worst segmentations (see mistakes.py).
     Of a head for detection, the score of a volume is that of its likeliest candidate, and OUTPUT_lesions beside `output`
     holds a row for each lesion and each false alarm (see evaluate/detection.py).
     """
@@ -65,11 +68,14 @@ def predict(
     rows = _rows(store_, record["recipe"], splits, model)
     rows, history = select_history(store_, record["recipe"].get("data", {}), rows, *asked_beside(model.head))
     crops = build_views(record["recipe"]["views"]).crops
+    if pictures is not None and not isinstance(model.head, Segment):
+        raise UserError(f"--pictures: {run} draws no outlines; of what it looks at, medssl explain makes pictures")
+    worst = None if pictures is None else Worst()
     answers = []
     for place in progress(range(len(rows)), "predicting", len(rows)):
         volumes, numbers = history.volumes[place], history.told.of([place])
         with torch.inference_mode(), fabric.autocast():
-            answers.append(_answer(model, store_, volumes, crops, numbers, masks))
+            answers.append(_answer(model, store_, volumes, crops, numbers, masks, worst))
     told = pd.DataFrame(answers)
     table = _table(rows, told, model, run.name)
     if "lesions" in told:
@@ -77,6 +83,8 @@ def predict(
     else:  # that of another model would be taken for this one's
         lesions_beside(output).unlink(missing_ok=True)
     write_table(table, output)
+    if worst is not None and pictures is not None:
+        worst.save(pictures)
     return table
 
 
@@ -125,7 +133,13 @@ def _rows(store: Store, recipe: dict[str, Any], splits: Sequence[str], model: Su
 
 
 def _answer(
-    model: Supervised, store: Store, volumes: Sequence[str], crops: Crops, numbers: Told, maps: Path | None
+    model: Supervised,
+    store: Store,
+    volumes: Sequence[str],
+    crops: Crops,
+    numbers: Told,
+    maps: Path | None,
+    worst: Worst | None,
 ) -> dict[str, Any]:
     """Columns of the table; "lesions" are rows of the other one. `volumes` are those of the visits, the last first."""
     head, volume_id = model.head, volumes[0]
@@ -139,7 +153,10 @@ def _answer(
         save_map(maps / f"{volume_id}.nii.gz", found, store.affine(volume_id))
     if isinstance(head, Segment):
         spacing = np.linalg.norm(store.affine(volume_id)[:3, :3], axis=0).tolist()
-        return measured(truth, found, head.structures, spacing, head.tolerance_mm)
+        columns = measured(truth, found, head.structures, spacing, head.tolerance_mm)
+        if worst is not None:
+            worst.show(volume_id, store.read(volume_id)[0], (truth, found), columns, spacing)
+        return columns
     lesions = head.lesion(torch.from_numpy(truth.astype(np.int64))).numpy()
     return {"score": float(found.max()), "label": float(lesions.any()), "lesions": lesions_of(found, lesions)}
 

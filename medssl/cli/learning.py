@@ -128,6 +128,7 @@ def predict(
     output: Output,
     split: Annotated[list[str], typer.Option(help="Repeatable.")] = ["val", "test"],  # noqa: B006
     masks: Annotated[Path | None, typer.Option(help="A folder for label maps found, as NIfTI.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of the worst segmentations.")] = None,
 ) -> None:
     """Write the predictions table of a store's volumes.
 
@@ -135,7 +136,7 @@ def predict(
     """
     from medssl.predict import predict as answer
 
-    table = answer(run, store, output, splits=split, masks=masks, progress=shown)
+    table = answer(run, store, output, splits=split, masks=masks, pictures=pictures, progress=shown)
     say(f"{len(table)} predictions in {output}")
     _say_lesions(output)
 
