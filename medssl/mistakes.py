@@ -65,7 +65,9 @@ class Worst:
 
 def title_of(case: str, columns: Mapping[str, float]) -> str:
     """The case and how far off it is: of several structures the mean and the worst ones."""
-    names = [name.removeprefix("dice_") for name, value in columns.items() if name[:5] == "dice_" and not np.isnan(value)]
+    names = [
+        name.removeprefix("dice_") for name, value in columns.items() if name[:5] == "dice_" and not np.isnan(value)
+    ]
     names = sorted({*names} - {"mean"}, key=lambda name: (columns[f"dice_{name}"], name))
     names = [*(["mean"] if len(names) > 1 else []), *names[:MOST_TOLD]]
     told = [f"{name}: Dice {columns[f'dice_{name}']:.2f}, HD95 {columns[f'hd95_{name}']:.1f} mm" for name in names]
@@ -91,13 +93,18 @@ def draw(image: np.ndarray, truth: np.ndarray, found: np.ndarray, spacing: Seque
         across, up = (other for other in range(3) if other != axis)
         plane, *outlines = [np.take(values, place[axis], axis).T for values in (image, truth, found)]
         panel.imshow(
-            plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=spacing[up] / spacing[across]
+            plane,
+            cmap="gray",
+            vmin=low,
+            vmax=max(high, low + 1e-6),
+            origin="lower",
+            aspect=spacing[up] / spacing[across],
         )
         for labels, style in zip(outlines, (REFERENCE, FOUND), strict=True):
-            halo = {"linewidth": 2.4, "foreground": "black" if style is REFERENCE else "white"}
+            halo = withStroke(linewidth=2.4, foreground="black" if style is REFERENCE else "white")
             for number in np.unique(labels[labels > 0]):
                 if not (labels == number).all():
-                    panel.contour(labels == number, levels=[0.5], **style).set(path_effects=[withStroke(**halo)])
+                    panel.contour(labels == number, levels=[0.5], **style).set(path_effects=[halo])
         panel.set_xlim(*shown[across])
         panel.set_ylim(*shown[up])
         panel.set_title(f"{PLANES[axis]} {place[axis]}", fontsize=8)
@@ -131,7 +138,7 @@ def largest_mistake(truth: np.ndarray, found: np.ndarray, spacing: Sequence[floa
 
 
 def surroundings(mask: np.ndarray) -> list[tuple[float, float]]:
-    """Along each axis the ends of what is shown: the mask's box, thrice as wide, within the volume; all where it is empty."""
+    """Along each axis the ends of what is shown: the mask's box, thrice as wide, within the volume; all if it is empty."""
     ends = []
     for axis, length in enumerate(mask.shape):
         there = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))

@@ -74,7 +74,9 @@ def protocol(
     if not isinstance(model.head, Classify | Segment):
         raise UserError(f"head.name: {recipe['head']['name']}; the protocol is of classify and of segment")
     if isinstance(model.head, Classify) and model.head.covariates.names:
-        raise UserError("head.covariates: neighbours and lines are asked of images alone; leave them out of this recipe")
+        raise UserError(
+            "head.covariates: neighbours and lines are asked of images alone; leave them out of this recipe"
+        )
     metric = AUROC if isinstance(model.head, Classify) else mean_of("dice_mean")
     rows = []
     if isinstance(model.head, Classify):

@@ -63,9 +63,9 @@ def evaluate(
     """The content of report.json: an analysis for each table (name -> predictions), and of one with several tasks for each
     task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
 
-    A table with labels and scores is a classification, one with dice_, nsd_ or hd95_ columns a segmentation. `by` names attributes,
-    "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that would matter,
-    declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the validation rows:
+    A table with labels and scores is a classification, one with dice_, nsd_ or hd95_ columns a segmentation. `by` names
+    attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that would
+    matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the validation rows:
     Youden's, or the one that reaches `target_sensitivity`.
     """
     if not 0 < margin < 1:
@@ -183,7 +183,9 @@ def _task(part: Part, rows: pd.DataFrame, rules: Rules) -> tuple[pd.DataFrame, T
         return rows.assign(label=float("nan")), without, of_outlines(structures)
     judged = _judged(rows, rules.split)
     if judged.empty:
-        raise UserError(f"{part.name}: no row has both label and score, and no column of outlines (dice_...); nothing to judge")
+        raise UserError(
+            f"{part.name}: no row has both label and score, and no column of outlines (dice_...); nothing to judge"
+        )
     threshold = threshold_for(part.table, rules.split, part.digest, target_sensitivity=rules.target_sensitivity)
     metrics = [AUROC]
     if threshold.value is not None:

@@ -84,7 +84,11 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.Dat
         )
     column = "score" if metric == "auroc" else metric
     for table, which in (a, "first"), (b, "second"):
-        if (metric != "auroc" and not metric.startswith(tuple(MEASURES))) or column not in table or table[column].isna().all():
+        if (
+            (metric != "auroc" and not metric.startswith(tuple(MEASURES)))
+            or column not in table
+            or table[column].isna().all()
+        ):
             raise UserError(
                 f"compare: the {which} table has no {column!r} to compare; choose --metric auroc or a dice_, nsd_ or "
                 "hd95_ column"

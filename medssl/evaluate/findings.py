@@ -51,9 +51,10 @@ def _one(analysis: Row) -> str:
     if row["value"] is None:
         return f"{name} cannot be judged ({row['reason']})"
     if analysis["task"] == "segmentation":
-        measured = f"{_spoken(row['metric'])} of {_interval(row)}, {row['n_patients']} patients"
-        near = "lie from the reference at a" if measure_of(row["metric"]).unit else "overlap the reference with a"
-        return f"for {name}, outlines found {near} {measured}{_missed(whole)}"
+        told, counted = _spoken(row["metric"]), f"{row['n_patients']} patients{_missed(whole)}"
+        if measure_of(row["metric"]).unit:
+            return f"for {name}, outlines found lie off the reference by {_interval(row)}, {told}, {counted}"
+        return f"for {name}, outlines found overlap the reference with a {told} of {_interval(row)}, {counted}"
     ranked = f"AUROC {_interval(row)}, {row['n_patients']} patients"
     found, spared = whole.get("sensitivity"), whole.get("specificity")
     if found and spared and found["value"] is not None and spared["value"] is not None:

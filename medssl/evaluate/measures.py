@@ -155,7 +155,9 @@ def median_of(column: str) -> Metric:
     def interval(rows: pd.DataFrame, _: Measured) -> Interval:
         return median_interval(_per_patient(rows, column))
 
-    return Metric(MEDIAN + column, measure, interval, lambda rows: None, _few_have(column), _uses(column), compared=False)
+    return Metric(
+        MEDIAN + column, measure, interval, lambda rows: None, _few_have(column), _uses(column), compared=False
+    )
 
 
 def failures_of(column: str) -> Metric:

@@ -118,12 +118,16 @@ def _check_outlines(table: pd.DataFrame, outlines: list[str], where: str) -> Non
         tolerances = sorted(table["tolerance_mm"].dropna().unique())
         if len(tolerances) > 1:
             told = ", ".join(f"{one:g}" for one in tolerances)
-            raise UserError(f"{where}: tolerance_mm is {told}; surface Dice of each is another measure, predict with one")
+            raise UserError(
+                f"{where}: tolerance_mm is {told}; surface Dice of each is another measure, predict with one"
+            )
     for column in outlines:
         prefix, name = split_name(column)
         if prefix == "hd95_":
             wrong = table[column].notna() & ~table[column].between(0, float("inf"), inclusive="left")
-            _refuse(wrong, table, where, column, "is not a distance in mm; of a failure give the diagonal of the volume")
+            _refuse(
+                wrong, table, where, column, "is not a distance in mm; of a failure give the diagonal of the volume"
+            )
         if prefix in FAILURES:
             wrong = table[column].notna() & ~table[column].isin([0, 1])
             _refuse(wrong, table, where, column, "is not 0, 1 or blank")

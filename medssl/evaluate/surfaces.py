@@ -104,9 +104,7 @@ def _areas(spacing: tuple[float, ...]) -> np.ndarray:
         block = 1 - block if block.mean() > 0.5 else block
         while block.ndim < 3:  # a contour is the surface of a sheet of 1 mm
             block = np.repeat(block[..., None], 2, -1)
-        points, triangles, _, _ = marching_cubes(
-            block, 0.5, spacing=(*spacing, 1.0, 1.0)[:3], method="lorensen"
-        )
+        points, triangles, _, _ = marching_cubes(block, 0.5, spacing=(*spacing, 1.0, 1.0)[:3], method="lorensen")
         table[code] = mesh_surface_area(points, triangles)
     return table
 

@@ -113,7 +113,9 @@ def test_hd95_is_that_of_monais_pieces_and_near_its_distance_of_boundary_voxels(
     truth, found = blobs(6, (16, 18, 14))
     ours = apart(truth, found, spacing, 1.0).hd95
     pair = [torch.from_numpy(mask) for mask in (found, truth)]
-    edges, distances, areas = get_edge_surface_distance(*pair, spacing=list(spacing), use_subvoxels=True, symmetric=True)
+    edges, distances, areas = get_edge_surface_distance(
+        *pair, spacing=list(spacing), use_subvoxels=True, symmetric=True
+    )
     reach = []
     for edge, distance, area in zip(edges, distances, areas, strict=True):
         order = torch.argsort(distance)
@@ -182,7 +184,9 @@ def test_nothing_there_and_nothing_found_is_blank_and_a_failure_keeps_its_weight
     diagonal = math.hypot(24 * 3.0, 20 * 0.5, 20 * 0.5)
     for pair in ((something, nothing), (nothing, something)):
         assert apart(*pair, (3.0, 0.5, 0.5), 2.0) == (pytest.approx(diagonal), 0.0)
-    assert apart(something[:, :, :1] | True, nothing[:, :, :1], (3, 4, 99), 2.0).hd95 == pytest.approx(math.hypot(72, 80))
+    assert apart(something[:, :, :1] | True, nothing[:, :, :1], (3, 4, 99), 2.0).hd95 == pytest.approx(
+        math.hypot(72, 80)
+    )
     one = np.zeros((1, 1, 1), bool)
     assert apart(~one, ~one, (1, 1, 1), 2.0) == (0, 1)
 
