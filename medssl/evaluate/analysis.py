@@ -64,9 +64,9 @@ def evaluate(
     task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
 
     A table with labels and scores is a classification, one with dice_, nsd_ or hd95_ columns a segmentation. `by` names
-    attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that would
-    matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the validation rows:
-    Youden's, or the one that reaches `target_sensitivity`.
+    attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that
+    would matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the
+    validation rows: Youden's, or the one that reaches `target_sensitivity`.
     """
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")

@@ -40,10 +40,10 @@ RIGHT = {"dice_": 1.0, "nsd_": 1.0, "hd95_": 0.0}
 """What it is worth to find nothing where nothing is, beside a model that found something."""
 
 CONVENTIONS = (
-    "A structure that is absent and not found has no Dice, surface Dice or HD95 (blank). One that was missed, or found "
-    "where there is none, has Dice 0, surface Dice 0 and as HD95 the diagonal of the volume, so that no failure is dropped; "
-    "how many there are stands under missed and invented. HD95 is the larger of the two distances (of the reference from what "
-    "was found, and the reverse) within which 95 % of a surface is, by area."
+    "A structure that is absent and not found has no Dice, surface Dice or HD95 (blank). One that was missed, or "
+    "found where there is none, has Dice 0, surface Dice 0 and as HD95 the diagonal of the volume, so that no failure "
+    "is dropped; how many there are stands under missed and invented. HD95 is the larger of the two distances (of the "
+    "reference from what was found, and the reverse) within which 95 % of a surface is, by area."
 )
 """What a reader of the numbers must know."""
 
