@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from medssl import checkpoint, processes
 from medssl.adaptations import build_adaptation
+from medssl.domain import write_density, write_ranges
 from medssl.errors import UserError
 from medssl.heads import Classify, Detect, Findings, Forecast, Segment, asked_beside, build_head
 from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
@@ -27,7 +28,7 @@ from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
 from medssl.views.draw import Target
 from medssl.views.history import Told
-from medssl.views.select import build_views, narrowed, select, select_history
+from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 from medssl.weights import begin_with, origin_of
 
 
@@ -180,15 +181,25 @@ def finetune(
     """The run folder of a trained model. `start` is a pretraining run or a folder of weights; without it the trunk starts
     from random ones.
 
-    `data.labelled` takes that many patients of the training split, the same ones in every run; 0 takes all.
+    `data.labelled` takes that many patients of the training split, the same ones in every run; 0 takes all. The run also
+    tells what its training volumes are like, and how near to them volumes of the split "val" are (see domain/).
     """
     run, store_ = Path(run), open_store(store)
     model, steps, settings, facts = plan(recipe, store_, start)
+    data, target = recipe.get("data", {}), cast(Learner, model).head.target
+    rows = select(store_, data, split="train", target=target)
     with occupied(run):
         open_run(run, recipe, store_, facts)
+        with processes.failing_together():
+            if processes.first():
+                write_ranges(run, rows)
         fit(model, steps, settings, run, progress)
-        if isinstance(model, Telling) and processes.first():
-            model.tell(run)
+        if processes.first():
+            if isinstance(model, Telling):
+                model.tell(run)
+            held_out = matching(store_, make(Selection, data, "data"), "val", target)
+            alike = held_out["channels"].astype(int) == int(rows["channels"].iloc[0])
+            write_density(run, store_, rows, held_out[alike], progress)
     return run
 
 

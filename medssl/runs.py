@@ -6,6 +6,10 @@ log.csv          a row every few steps
 times.csv        beside it: the seconds since the row before, and how many of them the network waited for batches
 pictures/        what went in, what was hidden, what came out
 tensorboard/     the same for TensorBoard
+
+and of a fine-tuning, for whoever predicts with it (see domain/):
+trained_on.json         what its training volumes were like; written when it begins
+trained_on.safetensors  what they look like to its trunk, and how far from that held-out ones are; written when it has ended
 """
 
 from __future__ import annotations

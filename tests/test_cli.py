@@ -38,7 +38,7 @@ def test_the_whole_way(balls, tmp_path, capsys):
     assert run("pretrain", recipe, "--store", out / "store", "--run", out / "trunk") == 0
     for name, start in ("scratch", ()), ("tuned", ("--from", out / "trunk")):
         assert run("finetune", recipe, "--store", out / "store", "--run", out / name, *start) == 0
-        assert run("predict", out / name, "--store", out / "store", "-o", out / f"{name}.csv") == 0
+        assert run("predict", out / name, out / "store", "-o", out / f"{name}.csv") == 0
     assert run("evaluate", out / "tuned.csv", "--by", "sex", "--by", "race", "-o", out / "report.json") == 0
     assert json.loads((out / "report.json").read_text())["findings"]
     assert run("report", out / "report.json", "-o", out / "page") == 0
@@ -67,7 +67,7 @@ def test_the_whole_way(balls, tmp_path, capsys):
         (["pretrain", "{recipe}", "--store", "{store}", "--run", "{tmp}/r", "--set", "trunk.name=unet"], "called 'unet'"),
         (["finetune", "{recipe}", "--store", "{store}", "--run", "{tmp}/r", "--set", "head.label=x"], "'x'"),
         (["finetune", "{recipe}", "--store", "{store}", "--run", "{tmp}/r", "--from", "{tmp}/none"], "none"),
-        (["predict", "{tmp}/none", "--store", "{store}", "-o", "{tmp}/p.csv"], "no run here"),
+        (["predict", "{tmp}/none", "{store}", "-o", "{tmp}/p.csv"], "no run here"),
         (["evaluate", "{tmp}/none.csv"], "none.csv"),
         (["report", "{tmp}/none.json", "-o", "{tmp}/page"], "no such file"),
     ],
@@ -115,7 +115,7 @@ def test_tables_of_one_name_are_told_apart_by_their_folders(balls, tmp_path, cap
     recipe = balls / "recipe.yaml"
     assert run("finetune", recipe, "--store", balls / "store", "--run", tmp_path / "m") == 0
     for name in "ab":
-        assert run("predict", tmp_path / "m", "--store", balls / "store", "-o", tmp_path / name / "p.csv") == 0
+        assert run("predict", tmp_path / "m", balls / "store", "-o", tmp_path / name / "p.csv") == 0
     assert run("evaluate", tmp_path / "a" / "p.csv", tmp_path / "b" / "p.csv", "-o", tmp_path / "r.json") == 0
     assert [a["name"] for a in json.loads((tmp_path / "r.json").read_text())["analyses"]] == ["a", "b"]
     assert run("evaluate", tmp_path / "a" / "p.csv", tmp_path / "a" / "p.csv", "-o", tmp_path / "r.json") == 2

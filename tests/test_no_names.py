@@ -106,7 +106,8 @@ def test_no_canary_leaves_the_phi_folder(hospital, tmp_path):
         ["plan", out / "store"],
         ["pretrain", recipe, "--store", out / "store", "--run", out / "trunk"],
         ["finetune", recipe, "--store", out / "store", "--run", out / "model", "--from", out / "trunk"],
-        ["predict", out / "model", "--store", out / "store", "-o", out / "predictions.csv"],
+        ["predict", out / "model", out / "store", "-o", out / "predictions.csv"],
+        ["predict", out / "model", hospital, "-o", out / "raw.csv", "--card", hospital / "card.yaml"],
         ["evaluate", out / "predictions.csv", "--by", "sex", "-o", out / "report.json"],
         ["report", out / "report.json", "-o", out / "page"],
         ["export", out / "cohort", "-o", out / "bids"],
@@ -122,8 +123,10 @@ def test_no_canary_leaves_the_phi_folder(hospital, tmp_path):
     receipt = json.loads((out / "cohort" / "receipt.json").read_text())
     assert receipt["volumes"] > 40
     assert sum(receipt["files_left_out"].values()) >= 3
-    phi = out / "cohort" / "phi"
-    files = [path for path in out.rglob("*") if path.is_file() and not path.is_relative_to(phi)]
+    phi, own = out / "cohort" / "phi", out / "raw_work" / "cohort" / "phi"
+    listed = out / "raw_refused.csv"  # names files, so that somebody can mend them
+    assert listed.stat().st_mode & 0o777 == 0o600
+    files = [path for path in out.rglob("*") if path.is_file() and path != listed and not {phi, own} & {*path.parents}]
     assert len(files) > 200
     assert hits(pd.read_parquet(phi / "files.parquet").to_csv().encode())  # where they may be, they are found
     for path in files:

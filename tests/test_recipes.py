@@ -44,6 +44,8 @@ def phantom_cohort(tmp_path_factory):
 def standing_in(recipe):
     """The phantom content that stands in for the real data of a recipe: the same modality, its labels and masks."""
     modality, head = recipe.get("data", {}).get("modality", ""), recipe.get("head", {}).get("name", "")
+    if modality == "OP":  # the phantom takes no photographs
+        return ["prepare.modalities=[DX]", "data.modality=DX", "trunk.channels=1", "head.label=female"]
     if head == "findings":
         return ["head.labels=[female, male]"]
     if modality == "OPT" and head == "classify":
@@ -57,10 +59,10 @@ def standing_in(recipe):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_training_takes_two_steps(path, phantom_cohort, tmp_path):
     recipe = read_recipe(path)
-    store = phantom_cohort / "stores" / path.stem
-    prepare(phantom_cohort / "cohort", store, settings=make(Preparation, recipe.get("prepare", {}), "prepare"))
     short = [f"{s}.{k}={v}" for s in ("pretrain", "finetune") if s in recipe for k, v in (("steps", 2), ("batch", 2))]
     recipe = read_recipe(path, [*short, "data.labelled=0", *standing_in(recipe)])
+    store = phantom_cohort / "stores" / path.stem
+    prepare(phantom_cohort / "cohort", store, settings=make(Preparation, recipe.get("prepare", {}), "prepare"))
     start = None
     if "method" in recipe:
         start = pretrain(recipe, store, tmp_path / "trunk")

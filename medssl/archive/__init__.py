@@ -39,7 +39,7 @@ def open_volume(
     if len(paths) == 1 or paths[0].suffix.lower() == ".xml":
         for endings, (_, reader) in READERS.items():
             if paths[0].name.lower().endswith(endings):
-                return _named(reader(paths[0]), modality)
+                return _in_its_colours(_named(reader(paths[0]), modality), paths[0])
     return _named(_dicom(paths, frames), modality)
 
 
@@ -61,6 +61,19 @@ def _named(volume: Volume, modality: str | None) -> Volume:
     if modality is None or volume.modality not in ("unknown", modality):
         return volume
     return replace(volume, modality=modality, unit={"MASK": "label", "CT": "HU"}.get(modality, volume.unit))
+
+
+def _in_its_colours(volume: Volume, path: Path) -> Volume:
+    """A photograph in three channels, equal ones if it is grey; anything else in one. Raises Refusal for colour there."""
+    import numpy as np
+
+    from medssl.archive.picture import COLOURS, IN_COLOUR
+
+    if volume.modality in IN_COLOUR:
+        return replace(volume, voxels=np.repeat(volume.voxels, 3 // volume.channels, axis=0), unit=COLOURS)
+    if volume.unit == COLOURS:
+        raise Refusal("COLOR_IMAGE", path.name, f"modality {volume.modality}")
+    return volume
 
 
 def _dicom(paths: list[Path], frames: Sequence[Sequence[int]]) -> Volume:

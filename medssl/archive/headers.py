@@ -128,6 +128,7 @@ class Header:
     age_source: str = ""
     lossy: bool = False
     intent: str = ""
+    colour: bool = False
     flags: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     parse_path: str = field(default="", compare=False)

@@ -1,4 +1,8 @@
-"""PNG and JPEG pictures, which say nothing of millimetres and of what is black."""
+"""PNG and JPEG pictures, which say nothing of millimetres and of what is black.
+
+Where three channels are equal they are one. Colour is read for photographs of the fundus (modality OP), where it means
+something, and which are three channels always; a radiograph in colour was coloured by somebody.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +29,38 @@ STRIP = 256
 """Rows that are compared at a time to find out whether a picture in colour is grey."""
 
 
-def volume(path: Path) -> Volume:
-    """The grey picture of a PNG or JPEG, (1, columns, rows, 1); its millimetres are not known.
+COLOURS = "red, green, blue"
+"""The units of a picture in colour, a channel each."""
 
-    Colour is refused unless all channels are equal.
-    """
+IN_COLOUR = ("OP",)
+"""Modalities of which colour is read."""
+
+
+def volume(path: Path) -> Volume:
+    """The picture of a PNG or JPEG, (1, columns, rows, 1), or (3, ...) in colour; its millimetres are not known."""
     with _opened(path) as image:
-        values = np.asarray(image if image.mode in GREY_MODES else image.getchannel(0))
-    return Volume(values.T[None, :, :, None], np.eye(4), "unknown", spacing_source="unknown", oriented=False)
+        if image.mode not in GREY_MODES and _is_coloured(path, image):
+            values, unit = np.asarray(image.convert("RGB")).transpose(2, 1, 0), COLOURS
+        else:
+            grey = np.asarray(image if image.mode in GREY_MODES else image.getchannel(0))
+            values, unit = grey.T[None], "a.u."
+    return Volume(values[..., None], np.eye(4), "unknown", unit, spacing_source="unknown", oriented=False)
 
 
 def header(path: Path, size: int) -> Header:
     """What the picture says of itself; it is decoded, which is all that shows damage, and not kept. Raises Refusal."""
     with _opened(path) as image:
         columns, rows = image.size
+        colour = image.mode not in GREY_MODES and _is_coloured(path, image)
     return Header(
         path=path, size=size, kind="image", shape=(columns, rows, 1), affine=tuple(np.eye(4).ravel().tolist()),
-        spacing_source="unknown", oriented=False,
+        spacing_source="unknown", oriented=False, colour=colour,
     )  # fmt: skip
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The decoded picture, which is grey."""
+    """The decoded picture."""
     from PIL import Image
 
     try:
@@ -62,8 +75,6 @@ def _opened(path: Path) -> Iterator[Any]:
             if image.mode not in GREY_MODES and "16" in str(image.tile[0][3]):
                 raise Refusal("COLOR_IMAGE", path.name, "16 bits a channel, of which Pillow drops half")
             image.load()
-            if image.mode not in GREY_MODES:
-                _check_grey(path, image)
             yield image
     except (Refusal, MemoryError):
         raise
@@ -73,13 +84,16 @@ def _opened(path: Path) -> Iterator[Any]:
         raise Refusal("UNREADABLE", path.name, type(error).__name__) from None
 
 
-def _check_grey(path: Path, image: Any) -> None:
-    """Nothing; Refusal for a picture of several channels that differ, or that can be seen through."""
+def _is_coloured(path: Path, image: Any) -> bool:
+    """Whether the channels of a picture of several differ. Refusal for other channels than these, and for a picture that
+    can be seen through.
+    """
     if image.mode not in ("RGB", "RGBA"):
         raise Refusal("COLOR_IMAGE", path.name, image.mode)
+    coloured = False
     for top in range(0, image.height, STRIP):
         strip = np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
         if image.mode == "RGBA" and strip[..., 3].min() < 255:
             raise Refusal("COLOR_IMAGE", path.name, "transparent")
-        if (strip[..., :3] != strip[..., :1]).any():
-            raise Refusal("COLOR_IMAGE", path.name, image.mode)
+        coloured |= bool((strip[..., :3] != strip[..., :1]).any())
+    return coloured

@@ -8,7 +8,7 @@ REASONS = {
     "ANIMAL": "The subject is an animal; the cohort is of people.",
     "BAD_GEOMETRY": "Orientation, position or spacing is missing or impossible; export the series again.",
     "BURNED_IN": "The pixels carry burned-in text, which may name the patient; clean them first.",
-    "COLOR_IMAGE": "A colour picture; only grey values are read.",
+    "COLOR_IMAGE": "A colour picture; only of fundus photographs (modality OP, PNG or JPEG) colour is read.",
     "CONCATENATION_INCOMPLETE": "A file of an image in several files (a concatenation) is missing; fetch the series again.",
     "CRASHED": "Reading the file ended the process that read it; fetch the file again.",
     "DECODER_MISSING": "No installed decoder reads this transfer syntax; see `pip install medssl`'s decoders.",

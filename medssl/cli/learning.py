@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medssl.cli.options import Changes, Output, Recipe, RunOption, StoreOption, app, given, say
+from medssl.cli.options import CORES, Changes, Output, Recipe, RunOption, StoreOption, Workers, app, given, say
+from medssl.errors import UserError
 from medssl.progress import shown
+from medssl.units import Work
 
 if TYPE_CHECKING:
     from medssl.recipe import Section
@@ -124,21 +126,52 @@ def finetune(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run made by medssl finetune.")],
-    store: StoreOption,
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A store, or a folder of raw files: DICOM, NIfTI, NPZ, PNG or JPEG.")
+    ],
     output: Output,
-    split: Annotated[list[str], typer.Option(help="Repeatable.")] = ["val", "test"],  # noqa: B006
+    split: Annotated[
+        list[str], typer.Option(help="Of a store; without it, val and test. Repeatable.", show_default=False)
+    ] = [],  # noqa: B006
     masks: Annotated[Path | None, typer.Option(help="A folder for label maps found, as NIfTI.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of the worst segmentations.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Of raw files: a data card, as for medssl index.")] = None,
+    workers: Workers = CORES,
 ) -> None:
-    """Write the predictions table of a store's volumes.
+    """Write the predictions table of a store's volumes, or of raw files.
 
-    Example: medssl predict runs/scratch --store stores/hippocampus -o runs/scratch/predictions.parquet
+    Raw files are indexed and prepared as the model's training volumes were, in OUTPUT_work beside the table (its folder
+    cohort/phi/ tells which files a volume is); a second call does only what is new. What is outside of what the model was
+    trained on (modality, voxel size, ...) is not answered: OUTPUT_refused.csv lists it, with files that cannot be read. Both
+    name files: treat them as patients' data. Of what is answered, the column "unlike" tells how far it is from the training
+    volumes, and "warning" marks what is far.
+
+    Example: medssl predict runs/scratch stores/hippocampus -o runs/scratch/predictions.parquet
+
+    Example: medssl predict runs/scratch /data/new_scans -o answers/today.csv --masks answers/masks --card card.yaml
     """
+    from medssl.arrivals import is_store
+    from medssl.cli.outcome import lesions, likeness, refusals
+    from medssl.manifest import read_card
+    from medssl.predict import beside, predict_raw
     from medssl.predict import predict as answer
 
-    table = answer(run, store, output, splits=split, masks=masks, pictures=pictures, progress=shown)
+    if is_store(source):
+        if card:
+            raise UserError(f"--card {card}: {source} is a store, which needs none; leave it out")
+        table = answer(
+            run, source, output, splits=split or ["val", "test"], masks=masks, pictures=pictures, progress=shown
+        )
+    else:
+        if split:
+            raise UserError(f"--split {split[0]}: {source} is no store, and raw files have no splits; leave it out")
+        if pictures:
+            raise UserError(f"--pictures {pictures}: of raw files no reference is known to draw beside; leave it out")
+        mapping, work = read_card(card) if card else None, Work(workers=workers)
+        table = predict_raw(run, source, output, card=mapping, masks=masks, work=work, progress=shown)
     say(f"{len(table)} predictions in {output}")
-    _say_lesions(output)
+    for line in [*refusals(beside(output, "refused", ".csv")), *likeness(run, table), *lesions(output, table)]:
+        say(line)
 
 
 @app.command()
@@ -153,13 +186,17 @@ def crossvalidate(
 
     Example: medssl crossvalidate pipelines/phantom_bpmri_cspca.yaml --store store -o runs/cspca --folds 5
     """
+    import pandas as pd
+
+    from medssl.cli.outcome import lesions
     from medssl.crossvalidate import NAME
     from medssl.crossvalidate import crossvalidate as judge
     from medssl.recipe import read_recipe
 
     for line in judge(read_recipe(recipe, set_), store, output, folds=folds, progress=shown):
         say(line)
-    _say_lesions(output / NAME)
+    for line in lesions(output / NAME, pd.read_parquet(output / NAME)):
+        say(line)
 
 
 @app.command()
@@ -259,19 +296,6 @@ def methods(
     for one in found:
         table.add_row(one.name, one.family, " + ".join(one.terms), ", ".join(one.needs), "; ".join(one.papers))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
-
-
-def _say_lesions(output: Path) -> None:
-    """Nothing; of a detection, it is said how well lesions are found, by split."""
-    import pandas as pd
-
-    from medssl.evaluate.detection import told
-    from medssl.predict import lesions_beside
-
-    if (beside := lesions_beside(output)).exists():
-        read = pd.read_csv if output.suffix == ".csv" else pd.read_parquet
-        for name, cases in read(output).groupby("split"):
-            say(f"{name}: {told(read(beside).query('split == @name'), cases)}")
 
 
 def _tried_out(

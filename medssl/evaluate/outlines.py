@@ -49,15 +49,23 @@ CONVENTIONS = (
 
 
 def measured(
-    truth: np.ndarray, found: np.ndarray, structures: Sequence[str], spacing: Sequence[float], tolerance_mm: float
+    truth: np.ndarray | None,
+    found: np.ndarray,
+    structures: Sequence[str],
+    spacing: Sequence[float],
+    tolerance_mm: float,
 ) -> dict[str, float]:
     """The columns of one volume: each measure of each structure (1, 2, ... in the label maps) and its mean, failures, and
     the tolerance of the surface Dice.
 
-    nan where there is nothing to measure, see `dice` and `apart`; of a mean where no structure has one.
+    nan where there is nothing to measure, see `dice` and `apart`; of a mean where no structure has one; all without truth.
     """
     columns: dict[str, dict[str, float]] = {prefix: {} for prefix in (*MEASURES, *FAILURES)}
     for number, name in enumerate(structures, 1):
+        if truth is None:
+            for values in columns.values():
+                values[name] = float("nan")
+            continue
         inside, answer = truth == number, found == number
         there, seen = bool(inside.any()), bool(answer.any())
         columns["dice_"][name] = dice(inside, answer)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
 SPLITS = ("train", "val", "test", "external")
-NUMBERS = ("label", "score", "score_before", "tolerance_mm")
+NUMBERS = ("label", "score", "score_before", "unlike", "tolerance_mm")
 UNKNOWN = "unknown"
-NOT_ATTRIBUTES = {*REQUIRED, "task", "model", "score_before", "calibration", "tolerance_mm"}
+NOT_ATTRIBUTES = {*REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning", "tolerance_mm"}
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
@@ -70,10 +70,11 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
         _refuse(table["task"] == "", table, where, "task", "is blank where others are not; name every row's")
     _refuse(~table["split"].isin(SPLITS), table, where, "split", f"is not one of {', '.join(SPLITS)}")
     _refuse(table["label"].notna() & ~table["label"].isin([0, 1]), table, where, "label", "is not 0, 1 or blank")
-    for column in ["score", *outlines]:
+    for column in ["score", *table.columns.intersection(["unlike"]), *outlines]:
         if split_name(column)[0] != "hd95_":
             outside = table[column].notna() & ~table[column].between(0, 1)
-            _refuse(outside, table, where, str(column), "is not between 0 and 1; give a probability or an overlap")
+            why = "is not between 0 and 1; give a probability, a share or an overlap"
+            _refuse(outside, table, where, str(column), why)
     _check_outlines(table, outlines, where)
     splits = table.groupby("patient_id")["split"].nunique()
     if (splits > 1).any():

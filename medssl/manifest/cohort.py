@@ -39,11 +39,20 @@ def read_cohort(path: Path | str) -> Cohort:
 
 def read_sources(path: Path | str) -> pd.DataFrame:
     """The files of each volume, in their order. Raises UserError for a cohort that was passed on without them."""
+    return _read_private(Path(path), "sources")
+
+
+def read_files(path: Path | str) -> pd.DataFrame:
+    """Where each file of a cohort's archive is, and why it was left out ("": it was not). Raises as `read_sources`."""
+    return _read_private(Path(path), "files")
+
+
+def _read_private(path: Path, name: str) -> pd.DataFrame:
     import pandas as pd
 
-    table = Path(path) / "phi" / "sources.parquet"
+    table = path / "phi" / f"{name}.parquet"
     if not table.is_file():
-        raise UserError(f"{path}: the places of its files (phi/sources.parquet) are not here; ask who made the cohort")
+        raise UserError(f"{path}: the places of its files (phi/{name}.parquet) are not here; ask who made the cohort")
     return pd.read_parquet(table)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.archive.headers import Header
+from medssl.archive.picture import IN_COLOUR
 from medssl.manifest.card import Card, columns_of, groups_of
 from medssl.manifest.clinical import Clinical
 from medssl.manifest.reading import stem
@@ -48,6 +49,8 @@ def with_patient(file: File, card: Card, table: Clinical, archive: Path) -> File
     told = table.row_of(header, archive) if asked else {}
     if header.modality == "unknown":
         header = replace(header, modality=told.get("modality") or card.modality)
+    if header.colour and header.modality not in IN_COLOUR:
+        return replace(file, header=None, reason="COLOR_IMAGE")
     if nobody:
         named = _named(header, card, told.get("patient_id", ""))
         file = replace(file, guessed=not named)

@@ -83,7 +83,9 @@ def prepare_case(case: Case) -> Row:
         image = _open(case, case.modality)
         first_role = GROUPS[case.settings.groups][0] if case.parts else ""
         own = [(put_on_grid(one, case.settings), one) for one in by_unit(image)]
-        channels = [own_channel(there, one, case.settings, first_role) for there, one in own]
+        channels = [
+            own_channel(there, one, case.settings, first_role or one.unit * (len(own) > 1)) for there, one in own
+        ]
         grid = own[0][0]
         for part in case.parts:
             role = part.role

@@ -7,7 +7,7 @@ each volume's own; intensities are before normalisation, in the volume's unit. A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,14 @@ def described(volumes: pd.DataFrame, store: Path) -> Facts:
 
 def _row(facts: dict[Any, Any], store: Path) -> Facts:
     """What of a volume's row the fingerprint is made of; its source's axes in the order of the prepared ones."""
-    shape, spacing = np.array(facts["shape"], dtype=float), np.array(facts["spacing"], dtype=float)
-    order = io_orientation(_directions(facts["affine"]).T @ _directions(facts["prepared_affine"]))[:, 0].astype(int)
+    shape, spacing = source_extent(facts)
     folder = store / "arrays" / facts["volume_id"]
     return {
         "modality": facts["modality"],
         "site": facts["site"],
         "patient": facts["patient_pid"],
-        "shape": shape[order],
-        "spacing": spacing[order],
+        "shape": shape,
+        "spacing": spacing,
         "prepared_shape": np.array(facts["prepared_shape"], dtype=float),
         "prepared_spacing": np.array(facts["prepared_spacing"], dtype=float),
         "channels": int(facts["channels"]),
@@ -58,6 +57,14 @@ def _row(facts: dict[Any, Any], store: Path) -> Facts:
         "has_mask": bool(facts["has_mask"]),
         "intensities": _intensities(facts),
     }
+
+
+def source_extent(facts: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Shape and spacing (3,) of the source of a prepared volume, whose row is given; its axes in the order of the prepared
+    ones.
+    """
+    order = io_orientation(_directions(facts["affine"]).T @ _directions(facts["prepared_affine"]))[:, 0].astype(int)
+    return np.array(facts["shape"], dtype=float)[order], np.array(facts["spacing"], dtype=float)[order]
 
 
 def _directions(affine: Sequence[float]) -> np.ndarray:

@@ -11,7 +11,7 @@ METHOD = 2
 
 Millimetres = tuple[float, float, float]
 
-MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray", "MG": "xray"}
+MODALITIES = {"CT": "ct", "MR": "mr", "OPT": "oct", "DX": "xray", "CR": "xray", "MG": "xray", "OP": "xray"}
 """DICOM modality codes that can be prepared, and the kind of preparation each gets."""
 
 GROUPS: dict[str, tuple[str, ...]] = {"bpmri": ("t2w", "adc", "hbv")}

@@ -173,8 +173,20 @@ def test_grey_in_three_channels_is_grey_and_colour_is_refused(tmp_path):
     grey[0, 0, 0] = 200
     imsave(tmp_path / "b.png", grey, check_contrast=False)
     assert code(tmp_path / "b.png") == "COLOR_IMAGE"
+    assert code(tmp_path / "b.png", modality="DX") == "COLOR_IMAGE"
     (tmp_path / "c.jpg").write_bytes(b"\xff\xd8\xff not a picture")
     assert code(tmp_path / "c.jpg") == "UNREADABLE"
+
+
+def test_a_fundus_photograph_keeps_its_colours(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    imsave(tmp_path / "a.png", colours, check_contrast=False)
+    volume = open_volume(tmp_path / "a.png", modality="OP")
+    assert (volume.modality, volume.unit, volume.shape) == ("OP", "red, green, blue", (5, 4, 1))
+    assert np.array_equal(volume.voxels[..., 0].transpose(2, 1, 0), colours)
+    imsave(tmp_path / "grey.png", colours[..., 0], check_contrast=False)
+    grey = open_volume(tmp_path / "grey.png", modality="OP")
+    assert all(np.array_equal(channel[..., 0].T, colours[..., 0]) for channel in grey.voxels) and grey.channels == 3
 
 
 def test_every_code_that_is_raised_is_explained_and_refusals_travel():

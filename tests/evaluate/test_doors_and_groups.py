@@ -12,6 +12,7 @@ from scipy import stats
 
 from medssl.errors import UserError
 from medssl.evaluate import compare, evaluate, read_predictions
+from medssl.evaluate.predictions import attributes_of, check_predictions
 
 MANIFESTS = Path(__file__).parents[2] / "data_manifests"
 
@@ -167,7 +168,17 @@ def test_both_tasks_in_one_report_match_the_schema():
 
 
 @pytest.mark.parametrize(
-    "change", [{"patient_id": ""}, {"split": "dev"}, {"label": 2}, {"score": 1.5}, {"dice_gland": -0.1}, {"sex": 1}]
+    "change",
+    [
+        {"patient_id": ""},
+        {"split": "dev"},
+        {"label": 2},
+        {"score": 1.5},
+        {"dice_gland": -0.1},
+        {"sex": 1},
+        {"unlike": 2},
+        {"warning": "odd"},
+    ],
 )
 def test_the_predictions_schema_refuses(change):
     schema = json.loads((MANIFESTS / "predictions.schema.json").read_text())
@@ -187,6 +198,17 @@ def test_the_predictions_schema_refuses(change):
     for column in ("sample_id", "patient_id", "split", "label", "score"):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({key: value for key, value in good.items() if key != column}, schema)
+
+
+def test_how_unlike_a_volume_is_stratifies_nobody():
+    rows = scored().assign(unlike=0.5, warning=["unlike", ""] * (len(scored()) // 2))
+    rows.loc[rows.index[0], "unlike"] = np.nan
+    checked = check_predictions(rows)
+    assert checked["unlike"].dtype == float
+    assert not {"unlike", "warning"} & set(attributes_of(checked))
+    rows.loc[rows.index[1], "unlike"] = 1.5
+    with pytest.raises(UserError, match=r"unlike 1\.5 in row 3 is not between 0 and 1"):
+        check_predictions(rows)
 
 
 def test_failures_weigh_and_absent_structures_do_not():

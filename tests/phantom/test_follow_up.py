@@ -1,13 +1,14 @@
 """The clinic that sees its eyes three times: what is planted is in the files, and the shipped recipe forecasts from them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from medssl.adapt import finetune
 from medssl.errors import UserError
 from medssl.manifest import index, read_card
 from medssl.phantom import write_follow_up
-from medssl.predict import predict
+from medssl.predict import predict, predict_raw
 from medssl.recipe import make, read_recipe
 from medssl.store import Preparation, open_store, prepare
 from tests.conftest import REPOSITORY
@@ -58,3 +59,20 @@ def test_the_shipped_recipe_takes_its_steps_on_the_first_two_visits(clinic, tmp_
     assert days.between(290, 440).all()  # the second visit, never the third
     eyes = volumes.loc[table["sample_id"], ["patient_pid", "laterality"]]
     assert not eyes.duplicated().any() and set(eyes["laterality"]) == {"L", "R"}
+
+
+def test_raw_files_of_one_eye_are_answered_once_and_the_other_visits_are_told(clinic, tmp_path):
+    small = ["finetune={steps: 2, batch: 4, precision: 32-true}", "trunk.widths=[4, 4, 8]"]
+    run = finetune(
+        read_recipe(REPOSITORY / "pipelines" / "phantom_rnfl_progression.yaml", small),
+        clinic / "store",
+        tmp_path / "run",
+    )
+    card = read_card(REPOSITORY / "data_manifests" / "phantom_follow_up.yaml")
+    table = predict_raw(run, clinic / "archive", tmp_path / "out" / "p.csv", card=card)
+    stored = predict(run, clinic / "store", tmp_path / "q.csv", splits=["train", "val", "test"])
+    both = table.merge(stored, on="sample_id", suffixes=("", "_stored"))
+    assert len(table) == len(stored) == len(both) == 2 * PATIENTS
+    np.testing.assert_allclose(both["score"], both["score_stored"])
+    told = pd.read_csv(tmp_path / "out" / "p_refused.csv", dtype=str)
+    assert told["reason"].eq("OTHER_VISIT").all() and len(told) == 4 * PATIENTS

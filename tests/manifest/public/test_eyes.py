@@ -145,6 +145,6 @@ def test_lag(archive, imported):
     found = imported("lag")
     assert found.label("LAG_database_part_1/suspicious_glaucoma/image/0001.jpg") == {"glaucoma": 1.0}
     assert found.label("LAG_database_part_1/non_glaucoma/image/3001.jpg") == {"glaucoma": 0.0}
-    assert found.receipt.files_left_out == {"COLOR_IMAGE": 1, "NOT_IN_CARD": 1}
-    assert set(found.volumes["modality"]) == {"OP"} and len(found.people) == 2
+    assert found.receipt.files_left_out == {"NOT_IN_CARD": 1}
+    assert set(found.volumes["modality"]) == {"OP"} and len(found.people) == 3
     assert set(found.labels["source"]) == {"lag: group"}
