@@ -25,6 +25,7 @@ from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Findings, Forecast, Head, Segment, asked_beside
 from medssl.learners import Supervised
 from medssl.manifest import Card
+from medssl.mistakes import Worst
 from medssl.place import find_place
 from medssl.progress import Progress, silent
 from medssl.recipe import make
@@ -90,6 +91,8 @@ def predict(
     """
     output, store_ = _table_at(output), open_store(store)
     model = _read_model(Path(run), answering, splits)
+    if answering.pictures and not isinstance(model.head, Segment):
+        raise UserError(f"--pictures: {run} draws no outlines; of what it looks at, medssl explain makes pictures")
     rows = _rows(narrowed(store_, model.recipe.get("data", {})), model.recipe, splits, model.networks[0])
     beside(output, "refused", ".csv").unlink(missing_ok=True)  # of raw files, it would be taken for this table's
     return _answered(model, store_, rows, output, answering, progress)
@@ -117,6 +120,10 @@ def predict_raw(
     if output.resolve().is_relative_to(archive.resolve()):
         raise UserError(
             f"{output}: lies among the raw files, and would be read as one; give a place outside of {archive}"
+        )
+    if answering.pictures:
+        raise UserError(
+            f"--pictures {answering.pictures}: of raw files no reference is known to draw beside; leave it out"
         )
     model = _read_model(Path(run), answering, ())
     known = known_to(model.run, model.records[model.run])
@@ -175,11 +182,13 @@ def _answered(
     )  # fmt: skip
     seen = narrowed(store, data)
     rows, history = select_history(seen, data, rows, *asked_beside(model.head))
-    answers = []
+    answers, worst = [], Worst() if answering.pictures else None
     for place in progress(range(len(rows)), "predicting", len(rows)):
         case = Case(rows.iloc[place], history.volumes[place], history.told.of([place]))
         with torch.inference_mode(), fabric.autocast():
-            answers.append(answer(ensemble, seen, case, answering))
+            answers.append(answer(ensemble, seen, case, answering, worst))
+    if worst is not None and answering.pictures:
+        worst.save(answering.pictures)
     told = pd.DataFrame(answers)
     table = _table(rows, told, model.head, " + ".join(run.name for run in model.records))
     if model.density is not None:

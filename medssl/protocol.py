@@ -20,7 +20,7 @@ from medssl.adapt import build_model, finetune, load_trunk
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.evaluate.groups import estimate
-from medssl.evaluate.measures import AUROC, Metric, overlap
+from medssl.evaluate.measures import AUROC, Metric, mean_of
 from medssl.evaluate.metrics import auroc
 from medssl.heads import Classify, Segment
 from medssl.place import find_place
@@ -77,7 +77,7 @@ def protocol(
         raise UserError(
             "head.covariates: neighbours and lines are asked of images alone; leave them out of this recipe"
         )
-    metric = AUROC if isinstance(model.head, Classify) else overlap("dice_mean")
+    metric = AUROC if isinstance(model.head, Classify) else mean_of("dice_mean")
     rows = []
     if isinstance(model.head, Classify):
         for way, labelled, table in _frozen(recipe, store_, start, shots, progress):

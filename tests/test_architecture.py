@@ -28,7 +28,7 @@ ORDER = [
     ["methods"],
     ["adaptations"],
     ["heads"],
-    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures"],
+    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures", "mistakes"],
     ["weights"],
     ["learners"],
     ["probe"],

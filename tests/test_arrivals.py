@@ -206,6 +206,8 @@ def test_the_command_tells_stores_from_raw_files(balls, models, new, tmp_path, c
     assert "not answered" not in told
     assert command("predict", models["detect"], new, "-o", tmp_path / "p.csv", "--split", "test") == 2
     assert "raw files have no splits" in capsys.readouterr().err
+    assert command("predict", models["detect"], new, "-o", tmp_path / "p.csv", "--pictures", "x") == 2
+    assert "no reference is known to draw beside" in capsys.readouterr().err
     assert command("predict", models["detect"], balls / "store", "-o", tmp_path / "p.csv", *card) == 2
     assert "is a store, which needs none" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ from medssl.errors import UserError
 from medssl.evaluate import read_predictions
 from medssl.evaluate.detection import lesion_average_precision, lesions_of
 from medssl.evaluate.overlap import dice
+from medssl.evaluate.surfaces import apart
 from medssl.manifest.cohort import read_sources
 from medssl.predict import predict
 from medssl.recipe import read_recipe
@@ -48,23 +49,33 @@ def test_the_same_run_answers_the_same_twice(balls, classifier, tmp_path):
     assert once.equals(again)
 
 
-def test_dice_columns_are_those_of_the_masks_written(balls, segmenter, tmp_path):
-    table = predict(
-        segmenter, balls / "store", tmp_path / "p.csv", splits=["test"], answering=Answering(maps=tmp_path / "masks")
-    )
+def test_measures_are_those_of_the_masks_written(balls, segmenter, tmp_path):
+    asked = Answering(maps=tmp_path / "masks", pictures=tmp_path / "pictures", grid="prepared")
+    table = predict(segmenter, balls / "store", tmp_path / "p.csv", splits=["test"], answering=asked)
     store = open_store(balls / "store")
     for row in table.itertuples():
         image = nib.load(tmp_path / "masks" / f"{row.sample_id}.nii.gz")
         truth = store.read(row.sample_id, "mask")[0]
         assert image.shape == truth.shape
         assert np.allclose(image.affine, store.affine(row.sample_id), atol=1e-4)
-        assert row.dice_ball == pytest.approx(dice(truth == 1, np.asarray(image.dataobj) == 1))
+        found = np.asarray(image.dataobj) == 1
+        assert row.dice_ball == pytest.approx(dice(truth == 1, found))
+        spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+        assert (row.hd95_ball, row.nsd_ball) == pytest.approx(apart(truth == 1, found, spacing, 2.0), abs=1e-3)
+        assert row.missed_ball == float(not found.any())
     assert table["label"].isna().all()
+    assert (table["tolerance_mm"] == 2.0).all()
+    worst = table.sort_values(["dice_mean", "hd95_mean"], ascending=[True, False])["sample_id"].iloc[0]
+    assert (tmp_path / "pictures" / f"worst_01_{worst}.png").is_file()
+    assert len(list((tmp_path / "pictures").iterdir())) == len(table)
+    assert not read_predictions(tmp_path / "p.csv")["hd95_mean"].isna().any()
 
 
 def test_what_cannot_be_predicted_with_is_said(balls, classifier, tmp_path):
     with pytest.raises(UserError, match="no run here"):
         predict(tmp_path, balls / "store", tmp_path / "p.csv")
+    with pytest.raises(UserError, match="draws no outlines; of what it looks at, medssl explain"):
+        predict(classifier, balls / "store", tmp_path / "p.csv", answering=Answering(pictures=tmp_path))
     with pytest.raises(UserError, match=r"is \.parquet or \.csv"):
         predict(classifier, balls / "store", tmp_path / "p.txt")
     with pytest.raises(

@@ -13,8 +13,9 @@ from medssl.answers.grids import place_of
 from medssl.answers.voxels import Found, detection_maps, label_maps, save_map
 from medssl.answers.whole import scores
 from medssl.evaluate.detection import lesions_of
-from medssl.evaluate.overlap import dice
+from medssl.evaluate.outlines import measured
 from medssl.heads import Detect, Segment
+from medssl.mistakes import Worst
 from medssl.store import Store
 from medssl.views.history import Told
 
@@ -27,9 +28,9 @@ class Case(NamedTuple):
     told: Told
 
 
-def answer(models: Ensemble, store: Store, case: Case, asked: Answering) -> dict[str, Any]:
+def answer(models: Ensemble, store: Store, case: Case, asked: Answering, worst: Worst | None = None) -> dict[str, Any]:
     """Columns of the table by name. "scores" are those of each label, "lesions" rows of the table of lesions. Measures are
-    nan where there is no label map.
+    nan where there is no label map. A segmentation is shown to `worst`.
     """
     head, row = models.head, case.row
     if not isinstance(head, Segment | Detect):
@@ -37,9 +38,12 @@ def answer(models: Ensemble, store: Store, case: Case, asked: Answering) -> dict
     wanted = place_of(row, "" if asked.maps is not None and asked.grid == "source" else "prepared_")
     found = (label_maps if isinstance(head, Segment) else detection_maps)(models, store, row, wanted)
     truth = store.read(row["volume_id"], "mask")[0] if row["has_mask"] else None
-    columns = (
-        _overlaps(found.prepared, truth, head) if isinstance(head, Segment) else _lesions(found.prepared, truth, head)
-    )
+    if isinstance(head, Detect):
+        return _lesions(found.prepared, truth, head) | _written(found, row, asked)
+    columns = measured(truth, found.prepared, head.structures, row["prepared_spacing"], head.tolerance_mm)
+    if worst is not None and truth is not None:
+        image = store.read(row["volume_id"])[0]
+        worst.show(row["volume_id"], image, (truth, found.prepared), columns, row["prepared_spacing"])
     return columns | _written(found, row, asked)
 
 
@@ -49,15 +53,6 @@ def _written(found: Found, row: pd.Series, asked: Answering) -> dict[str, Any]:
         return {}
     save_map(asked.maps / f"{row['volume_id']}.nii.gz", found.written, found.place.affine)
     return {"map_grid": "source" if found.place.is_(place_of(row)) else "prepared", "map_note": found.note}
-
-
-def _overlaps(found: np.ndarray, truth: np.ndarray | None, head: Segment) -> dict[str, Any]:
-    columns = {
-        f"dice_{name}": float("nan") if truth is None else dice(truth == n, found == n)
-        for n, name in enumerate(head.structures, 1)
-    }
-    known = [one for one in columns.values() if not np.isnan(one)]
-    return {**columns, "dice_mean": float(np.mean(known)) if known else float("nan")}
 
 
 def _lesions(found: np.ndarray, truth: np.ndarray | None, head: Detect) -> dict[str, Any]:

@@ -35,13 +35,14 @@ Where = Literal["source", "prepared"]
 class Answering:
     """How runs are asked: together with further `runs`, mirrored along the axes `flips` in all ways, by windows that
     overlap by a share. `maps` is a folder for the label or detection maps found (None: none are written), on the grid of the
-    source volume or on the prepared one.
+    source volume or on the prepared one; `pictures` one for those of the worst segmentations (see mistakes.py).
     """
 
     runs: tuple[Path, ...] = ()
     flips: tuple[int, ...] = ()
     overlap: float = OVERLAP
     maps: Path | None = None
+    pictures: Path | None = None
     grid: Where = "source"
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ def predict(
         list[str], typer.Option(help="Of a store; without it, val and test. Repeatable.", show_default=False)
     ] = [],  # noqa: B006
     masks: Annotated[Path | None, typer.Option(help="A folder for the maps found, as NIfTI.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of the worst segmentations.")] = None,
     grid: Annotated[
         str, typer.Option(help="Of the maps: source, that of the volume that was read, or prepared, that of the store.")
     ] = "source",
@@ -71,8 +72,9 @@ def predict(
     from medssl.recipe import cast
 
     asked = Answering(
-        runs=tuple(with_), flips=tuple(flip), overlap=overlap, grid=cast(grid, Where, "--grid"), maps=masks
-    )
+        runs=tuple(with_), flips=tuple(flip), overlap=overlap, grid=cast(grid, Where, "--grid"), maps=masks,
+        pictures=pictures,
+    )  # fmt: skip
     if is_store(source):
         if card:
             raise UserError(f"--card {card}: {source} is a store, which needs none; leave it out")

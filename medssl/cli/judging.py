@@ -87,7 +87,7 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(help="Predictions of model A.")],
     second: Annotated[Path, typer.Argument(help="Predictions of model B, for the same samples.")],
-    metric: Annotated[str, typer.Option(help="auroc, or a dice_ column.")] = "auroc",
+    metric: Annotated[str, typer.Option(help="auroc, or a dice_, nsd_ or hd95_ column.")] = "auroc",
     by: Annotated[list[str], typer.Option(help="Attribute. Repeatable.")] = [],  # noqa: B006
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the result as JSON.")] = None,

@@ -24,7 +24,8 @@ from medssl.evaluate.groups import (
     levels_of,
     with_group,
 )
-from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, overlap, share
+from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, of_outlines, share
+from medssl.evaluate.outlines import CONVENTIONS, measure_of
 from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
 from medssl.evaluate.threshold import Threshold, threshold_for
 
@@ -62,10 +63,10 @@ def evaluate(
     """The content of report.json: an analysis for each table (name -> predictions), and of one with several tasks for each
     task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
 
-    A table with labels and scores is a classification, one with dice_ columns a segmentation. `by` names attributes,
-    "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that would matter,
-    declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the validation rows:
-    Youden's, or the one that reaches `target_sensitivity`.
+    A table with labels and scores is a classification, one with dice_, nsd_ or hd95_ columns a segmentation. `by` names
+    attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that
+    would matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the
+    validation rows: Youden's, or the one that reaches `target_sensitivity`.
     """
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
@@ -156,8 +157,11 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         for metric in metrics:
             estimates += by_group(judged, metric, attribute, rules.minimum_patients)
             if metric.compared:
-                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, rules.margin)
+                # The margin is of shares; none is declared in mm, so no distance is called equivalent.
+                margin = 0.0 if measure_of(metric.name).unit else rules.margin
+                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, margin)
     segmentation = bool(structures_of(rows))
+    notes += _conventions(rows)
     if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     return {
@@ -175,17 +179,29 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
 def _task(part: Part, rows: pd.DataFrame, rules: Rules) -> tuple[pd.DataFrame, Threshold, list[Metric]]:
     """The rows that can be judged, the threshold, and the metrics, the primary one first."""
     if structures := structures_of(rows):
-        structures.sort(key=lambda column: (column != "dice_mean", column))
         without = Threshold(None, "not needed: a segmentation has no threshold")
-        return rows.assign(label=float("nan")), without, [overlap(column) for column in structures]
+        return rows.assign(label=float("nan")), without, of_outlines(structures)
     judged = _judged(rows, rules.split)
     if judged.empty:
-        raise UserError(f"{part.name}: no row has both label and score, and there is no dice_ column; nothing to judge")
+        raise UserError(
+            f"{part.name}: no row has both label and score, and no column of outlines (dice_...); nothing to judge"
+        )
     threshold = threshold_for(part.table, rules.split, part.digest, target_sensitivity=rules.target_sensitivity)
     metrics = [AUROC]
     if threshold.value is not None:
         metrics += [share("sensitivity", 1, threshold.value), share("specificity", 0, threshold.value)]
     return judged, threshold, [*metrics, AVERAGE_PRECISION, BRIER]
+
+
+def _conventions(rows: pd.DataFrame) -> list[str]:
+    """What must be known to read the numbers of outlines, where there is more than Dice."""
+    columns = structures_of(rows)
+    if all(column.startswith("dice_") for column in columns):
+        return []
+    tolerances = sorted(rows["tolerance_mm"].dropna().unique()) if "tolerance_mm" in rows else []
+    within = f"{tolerances[0]:g} mm" if tolerances else "a tolerance that the table does not tell (tolerance_mm)"
+    near = f"Surface Dice (NSD) is the share of both surfaces, by area, that lies within {within} of the other one."
+    return [CONVENTIONS, *([near] if any(column.startswith("nsd_") for column in columns) else [])]
 
 
 def _attributes(rows: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], list[str]]:

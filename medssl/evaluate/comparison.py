@@ -13,6 +13,7 @@ from medssl.errors import UserError
 from medssl.evaluate.groups import Row, check_levels, ordered, with_group
 from medssl.evaluate.intervals import mean_interval, quantile
 from medssl.evaluate.metrics import measure_auroc, patient_means
+from medssl.evaluate.outlines import MEASURES, RIGHT, measure_of, split_name
 from medssl.evaluate.predictions import by_task, check_predictions
 
 MINIMUM_PATIENTS = 11
@@ -24,7 +25,9 @@ TWO_RUNS = (
 
 SEVERAL = " So are those by task."
 
-ONE_BLANK = " Where a structure is blank in one table only, the blank counts as 1: finding nothing was right."
+ONE_BLANK = " Where a structure is blank in one table only, the blank counts as {}: finding nothing was right."
+
+LESS_IS_BETTER = " Of distances less is better."
 
 
 def compare(
@@ -32,9 +35,9 @@ def compare(
 ) -> dict[str, Any]:
     """The difference second - first with its 95 % interval, overall and by group, of each task; patients are the unit.
 
-    Both tables must hold the same samples of the split. `metric` is "auroc" (paired clustered DeLong) or a dice_ column
-    (paired over patients). Where a structure is blank (absent and not found) in one table only, the blank counts as 1:
-    it was right, and the other's false find has to weigh.
+    Both tables must hold the same samples of the split. `metric` is "auroc" (paired clustered DeLong) or a dice_, nsd_ or
+    hd95_ column (paired over patients). Where a structure is blank (absent and not found) in one table only, the blank
+    counts as 1 (of hd95_ as 0 mm): it was right, and the other's false find has to weigh.
     """
     a, b = (check_predictions(table, name) for table, name in ((first, "first table"), (second, "second table")))
     tasks, others = by_task(a), by_task(b)
@@ -46,7 +49,11 @@ def compare(
         other = others[task]
         pair = _paired(rows[rows["split"] == split], other[other["split"] == split], metric, split)
         results += [{"task": task, **row} for row in _differences(pair, metric, by)]
-    note = TWO_RUNS + (SEVERAL if len(tasks) > 1 else "") + ("" if metric == "auroc" else ONE_BLANK)
+    note = TWO_RUNS + (SEVERAL if len(tasks) > 1 else "")
+    if metric != "auroc":
+        measure = measure_of(metric)
+        note += ONE_BLANK.format(f"{RIGHT[split_name(metric)[0]]:g} {measure.unit}".strip())
+        note += "" if measure.more_is_better else LESS_IS_BETTER
     return {
         "metric": metric,
         "split": split,
@@ -77,10 +84,17 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.Dat
         )
     column = "score" if metric == "auroc" else metric
     for table, which in (a, "first"), (b, "second"):
-        if (metric != "auroc" and not metric.startswith("dice_")) or column not in table or table[column].isna().all():
+        if (
+            (metric != "auroc" and not metric.startswith(tuple(MEASURES)))
+            or column not in table
+            or table[column].isna().all()
+        ):
             raise UserError(
-                f"compare: the {which} table has no {column!r} to compare; choose --metric auroc or a dice_ column"
+                f"compare: the {which} table has no {column!r} to compare; choose --metric auroc or a dice_, nsd_ or "
+                "hd95_ column"
             )
+    if metric.startswith("nsd_") and len(_tolerances(a) | _tolerances(b)) > 1:
+        raise UserError("compare: the tables tell surface Dice of different tolerance_mm; predict with the same")
     a = a.sort_values("sample_id")
     other = b.set_index("sample_id").loc[a["sample_id"]]
     if (a["patient_id"].to_numpy() != other["patient_id"].to_numpy()).any():
@@ -88,13 +102,18 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> pd.Dat
     rows = a.assign(first=a[column].to_numpy(), second=other[column].to_numpy())
     if metric != "auroc":
         rows = rows[rows["first"].notna() | rows["second"].notna()]
-        return rows.assign(first=rows["first"].fillna(1.0), second=rows["second"].fillna(1.0))
+        right = RIGHT[split_name(metric)[0]]
+        return rows.assign(first=rows["first"].fillna(right), second=rows["second"].fillna(right))
     if not a["label"].equals(pd.Series(other["label"].to_numpy(), index=a.index)):
         raise UserError("compare: the tables disagree on a label; both must judge the same reference")
     judged = rows["label"].notna() & rows["first"].notna() & rows["second"].notna()
     if (rows["first"].isna() != rows["second"].isna()).any():
         raise UserError("compare: a sample is scored in one table only; predict the same samples with both models")
     return rows[judged]
+
+
+def _tolerances(table: pd.DataFrame) -> set[float]:
+    return set(table["tolerance_mm"].dropna()) if "tolerance_mm" in table else set()
 
 
 def _difference(rows: pd.DataFrame, metric: str, attribute: str, group: str, minimum: int) -> Row:
@@ -146,7 +165,8 @@ def _sentence(row: Row, metric: str) -> str:
     else:
         between = f" (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
         between += ", which does not leave out zero" if row["low"] <= 0 <= row["high"] else ""
+    unit = f" {measure_of(metric).unit}".rstrip()
     return (
-        f"{where}{metric} {row['first']:.3f} -> {row['second']:.3f}, difference {row['value']:+.3f}{between}; "
+        f"{where}{metric} {row['first']:.3f} -> {row['second']:.3f}, difference {row['value']:+.3f}{unit}{between}; "
         f"{row['n_patients']} patients."
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from medssl.evaluate.outlines import measure_of, title_of
+
 Row = dict[str, Any]
 
 LONGEST_NAME = 60
 """Characters of a group's or a table's name that a sentence holds."""
 
-NAMES = {"auroc": "AUROC", "dice_mean": "mean Dice"}
+NAMES = {"auroc": "AUROC"}
 
 
 def findings(analyses: Sequence[Row], averages: Sequence[Row], margin: float) -> list[str]:
@@ -49,9 +51,10 @@ def _one(analysis: Row) -> str:
     if row["value"] is None:
         return f"{name} cannot be judged ({row['reason']})"
     if analysis["task"] == "segmentation":
-        metric = NAMES.get(row["metric"], f"Dice of {row['metric'].removeprefix('dice_')}")
-        measured = f"{metric} of {_interval(row)}, {row['n_patients']} patients"
-        return f"for {name}, outlines found overlap the reference with a {measured}"
+        told, counted = _spoken(row["metric"]), f"{row['n_patients']} patients{_missed(whole)}"
+        if measure_of(row["metric"]).unit:
+            return f"for {name}, outlines found lie off the reference by {_interval(row)}, {told}, {counted}"
+        return f"for {name}, outlines found overlap the reference with a {told} of {_interval(row)}, {counted}"
     ranked = f"AUROC {_interval(row)}, {row['n_patients']} patients"
     found, spared = whole.get("sensitivity"), whole.get("specificity")
     if found and spared and found["value"] is not None and spared["value"] is not None:
@@ -77,16 +80,22 @@ def _for_whom(analyses: Sequence[Row], averages: Sequence[Row]) -> str:
         open_ = any(gap["verdict"] == "inconclusive" for a in analyses for gap in a["gaps"])
         why = "; most groups are too few to conclude" if open_ else ""
         return f"No difference between a group and all others was shown, which does not mean there is none{why}."
-    analysis, gap = max(shown, key=lambda pair: (pair[1]["metric"] == pair[0]["primary_metric"], abs(pair[1]["value"])))
-    word = "worse" if gap["value"] < 0 else "better"
+    analysis, gap = max(
+        shown,
+        key=lambda pair: (
+            pair[1]["metric"] == pair[0]["primary_metric"],
+            not measure_of(pair[1]["metric"]).unit,  # millimetres are not larger than shares
+            abs(pair[1]["value"]),
+        ),
+    )
+    word = "worse" if _goodness(gap) < 0 else "better"
     others = len(shown) - 1
     more = f"; {others} more {'gap is' if others == 1 else 'gaps are'} listed below" if others else ""
     # Max-T corrects within an attribute of one label, not for how many labels were asked.
     more += ", some of them by chance where many labels are asked" if others and _of_several(averages) else ""
-    metric = NAMES.get(gap["metric"], gap["metric"].replace("dice_", "Dice of "))
     return (
         f"It does {word} for {_brief(gap['attribute'])} {_brief(gap['group'])} than for all others in "
-        f"{_brief(analysis['name'])}: {metric} "
+        f"{_brief(analysis['name'])}: {_spoken(gap['metric'])} "
         f"{gap['group_value']:.2f} against {gap['rest_value']:.2f}, a difference of {_interval(gap)}{more}."
     )
 
@@ -105,10 +114,11 @@ def _what_not(analyses: Sequence[Row], margin: float) -> str:
     lacking = f"; {_brief(name)} is not recorded for {100 * share:.0f} % of patients" if share > 0 else ""
     if not verdicts:
         return f"No attribute with two groups was there to compare{lacking}."
+    of = "" if measure_of(primary[0]["metric"]).unit else f" of {margin:.2f}"
     hide = f", and {hidden} {'has' if hidden == 1 else 'have'} too few patients to show" if hidden else ""
     return (
         f"Of {len(verdicts)} comparisons of a group with all others, {open_} {'is' if open_ == 1 else 'are'} too uncertain "
-        f"to conclude whether a difference of {margin:.2f} exists{hide}{lacking}."
+        f"to conclude whether a difference{of} exists{hide}{lacking}."
     )
 
 
@@ -119,7 +129,7 @@ def _distinct(gaps: Sequence[Row]) -> list[Row]:
         families.setdefault((gap["metric"], gap["attribute"]), []).append(gap)
     found: list[Row] = []
     for rows in families.values():
-        found += [min(rows, key=lambda row: row["value"] or 0.0)] if len(rows) == 2 else rows
+        found += [min(rows, key=_goodness)] if len(rows) == 2 else rows
     return found
 
 
@@ -129,6 +139,27 @@ def _brief(name: str) -> str:
 
 
 def _interval(row: Row) -> str:
+    unit = measure_of(row["metric"]).unit
+    value = f"{row['value']:.2f} {unit}".strip()
     if row["low"] is None:
-        return f"{row['value']:.2f}"
-    return f"{row['value']:.2f} (95 % interval {row['low']:.2f} to {row['high']:.2f})"
+        return value
+    return f"{value} (95 % interval {row['low']:.2f} to {row['high']:.2f})"
+
+
+def _goodness(gap: Row) -> float:
+    """A difference with the sign by which more is better; 0 where there is none."""
+    return (gap["value"] or 0.0) * (1 if measure_of(gap["metric"]).more_is_better else -1)
+
+
+def _spoken(metric: str) -> str:
+    what, structure = title_of(metric)
+    return NAMES.get(metric, f"{what} of {structure}" if structure else what)
+
+
+def _missed(whole: dict[str, Row]) -> str:
+    """How many of the outlines of the reference were missed altogether; "" where the table does not tell."""
+    rows = [row for metric, row in whole.items() if metric.startswith("missed_") and row["n_rows"]]
+    if not rows:
+        return ""
+    count, there = sum(row["n_positive"] for row in rows), sum(row["n_rows"] for row in rows)
+    return f"; of {there} outlines {count or 'none'} {'were' if count > 1 else 'was'} missed altogether"

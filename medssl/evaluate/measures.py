@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from medssl.evaluate.intervals import (
     auroc_interval,
     error_interval,
     mean_interval,
+    median_interval,
     precision_interval,
     share_interval,
 )
@@ -26,6 +27,7 @@ from medssl.evaluate.metrics import (
     measure_share,
     patient_means,
 )
+from medssl.evaluate.outlines import FAILURES, MEDIAN, measure_of, split_name
 
 FEWEST_OF_A_CLASS = 2
 """Patients of a class below which nothing that needs it is shown: one is an anecdote, and would be recognisable."""
@@ -120,19 +122,77 @@ def share(name: str, label: int, threshold: float) -> Metric:
     return Metric(name, measure, interval, positives, _needs(label))
 
 
-def overlap(column: str) -> Metric:
-    """The mean over patients of a Dice column; a structure absent in truth and answer (blank) has none."""
+def of_outlines(columns: Sequence[str]) -> list[Metric]:
+    """The metrics of columns that measure outlines: means, of distances medians too, and failures."""
+    failures = [column for column in columns if split_name(column)[0] in FAILURES]
+    means = [column for column in columns if column not in failures]
+    middles = [column for column in means if measure_of(column).unit]
+    return [*map(mean_of, means), *map(median_of, middles), *map(failures_of, failures)]
+
+
+def mean_of(column: str) -> Metric:
+    """The mean over patients of Dice, surface Dice or HD95; a structure absent in truth and answer (blank) has none.
+
+    A failure has its full weight: of HD95 the diagonal of the volume, which is why it has a median too.
+    """
 
     def measure(rows: pd.DataFrame, patients: int) -> Measured:
         return measure_mean(rows[column].to_numpy(float), rows["patient"].to_numpy(int), patients)
 
     def interval(rows: pd.DataFrame, measured: Measured) -> Interval:
-        return mean_interval(patient_means(rows[column].to_numpy(float), rows["patient"].to_numpy(int)))
+        low, high, method = mean_interval(_per_patient(rows, column))
+        return max(low, 0.0) if measure_of(column).unit else low, high, method
+
+    return Metric(column, measure, interval, lambda rows: None, _few_have(column), _uses(column))
+
+
+def median_of(column: str) -> Metric:
+    """The median over patients of their means. Groups are compared by means: those of small ones are less coarse."""
+
+    def measure(rows: pd.DataFrame, patients: int) -> Measured:
+        return Measured(float(np.median(_per_patient(rows, column))), np.zeros(patients), math.nan, "identity")
+
+    def interval(rows: pd.DataFrame, _: Measured) -> Interval:
+        return median_interval(_per_patient(rows, column))
+
+    return Metric(
+        MEDIAN + column, measure, interval, lambda rows: None, _few_have(column), _uses(column), compared=False
+    )
+
+
+def failures_of(column: str) -> Metric:
+    """The share of volumes in which a structure that is there was missed, or one that is not was invented; `positives`
+    are these failures.
+    """
+
+    def measure(rows: pd.DataFrame, patients: int) -> Measured:
+        return measure_share(rows[column].to_numpy(float), rows["patient"].to_numpy(int), patients)
+
+    def interval(rows: pd.DataFrame, measured: Measured) -> Interval:
+        return share_interval(measured, len(rows), rows["patient"].nunique())
+
+    def failed(rows: pd.DataFrame) -> int:
+        return int((rows[column] == 1).sum())
+
+    return Metric(column, measure, interval, failed, _few_have(column), _uses(column), compared=False)
+
+
+def _per_patient(rows: pd.DataFrame, column: str) -> np.ndarray:
+    return patient_means(rows[column].to_numpy(float), rows["patient"].to_numpy(int))
+
+
+def _uses(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda rows: rows[rows[column].notna()]
+
+
+def _few_have(column: str) -> Callable[[pd.DataFrame], str]:
+    """A check that enough patients have the structure, or lack it where it is asked who invented one."""
+    have = "is without" if split_name(column)[0] == "invented_" else "has"
 
     def too_few(rows: pd.DataFrame) -> str:
         count = rows["patient_id"].nunique()
         if count < FEWEST_OF_A_CLASS:
-            return "no patient has this structure" if count == 0 else "only 1 patient has this structure"
+            return f"no patient {have} this structure" if count == 0 else f"only 1 patient {have} this structure"
         return ""
 
-    return Metric(column, measure, interval, lambda rows: None, too_few, lambda rows: rows[rows[column].notna()])
+    return too_few

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.errors import UserError
+from medssl.evaluate.outlines import FAILURES, MEASURES, columns_of, split_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
 SPLITS = ("train", "val", "test", "external")
-NUMBERS = ("label", "score", "score_before", "unlike")
+NUMBERS = ("label", "score", "score_before", "unlike", "tolerance_mm")
 UNKNOWN = "unknown"
-NOT_ATTRIBUTES = {*REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning"}
+NOT_ATTRIBUTES = {*REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning", "tolerance_mm"}
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
@@ -52,8 +53,9 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
             hint = "; separate columns by commas" if len(table.columns) == 1 else ""
             raise UserError(f"{where}: no column {column!r}; it has: {', '.join(map(str, table.columns))}{hint}")
     table = table.copy()
+    outlines = structures_of(table)
     for column in table.columns:
-        if column in NUMBERS or str(column).startswith("dice_"):
+        if column in NUMBERS or column in outlines:
             table[column] = _numbers(table[column], str(column), where)
         else:
             table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
@@ -68,9 +70,12 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
         _refuse(table["task"] == "", table, where, "task", "is blank where others are not; name every row's")
     _refuse(~table["split"].isin(SPLITS), table, where, "split", f"is not one of {', '.join(SPLITS)}")
     _refuse(table["label"].notna() & ~table["label"].isin([0, 1]), table, where, "label", "is not 0, 1 or blank")
-    for column in ["score", *table.columns.intersection(["unlike"]), *structures_of(table)]:
-        outside = table[column].notna() & ~table[column].between(0, 1)
-        _refuse(outside, table, where, str(column), "is not between 0 and 1; give a probability, a share or an overlap")
+    for column in ["score", *table.columns.intersection(["unlike"]), *outlines]:
+        if split_name(column)[0] != "hd95_":
+            outside = table[column].notna() & ~table[column].between(0, 1)
+            why = "is not between 0 and 1; give a probability, a share or an overlap"
+            _refuse(outside, table, where, str(column), why)
+    _check_outlines(table, outlines, where)
     splits = table.groupby("patient_id")["split"].nunique()
     if (splits > 1).any():
         raise UserError(
@@ -96,13 +101,42 @@ def _key(table: pd.DataFrame) -> list[str]:
 
 
 def structures_of(table: pd.DataFrame) -> list[str]:
-    """The columns that hold Dice values."""
-    return [str(column) for column in table.columns if str(column).startswith("dice_")]
+    """The columns that measure outlines, the primary one first."""
+    return columns_of(map(str, table.columns))
 
 
 def attributes_of(table: pd.DataFrame) -> list[str]:
     """The columns that a table can be stratified by."""
-    return [c for c in table.columns if c not in NOT_ATTRIBUTES and not str(c).startswith("dice_")]
+    outlines = structures_of(table)
+    return [c for c in table.columns if c not in NOT_ATTRIBUTES and c not in outlines]
+
+
+def _check_outlines(table: pd.DataFrame, outlines: list[str], where: str) -> None:
+    """Nothing; raises UserError where a distance is none, a failure is neither 0 nor 1, one measure drops a failure, or
+    surface Dice is of several tolerances.
+    """
+    if "tolerance_mm" in table and any(split_name(column)[0] == "nsd_" for column in outlines):
+        tolerances = sorted(table["tolerance_mm"].dropna().unique())
+        if len(tolerances) > 1:
+            told = ", ".join(f"{one:g}" for one in tolerances)
+            raise UserError(
+                f"{where}: tolerance_mm is {told}; surface Dice of each is another measure, predict with one"
+            )
+    for column in outlines:
+        prefix, name = split_name(column)
+        if prefix == "hd95_":
+            wrong = table[column].notna() & ~table[column].between(0, float("inf"), inclusive="left")
+            _refuse(
+                wrong, table, where, column, "is not a distance in mm; of a failure give the diagonal of the volume"
+            )
+        if prefix in FAILURES:
+            wrong = table[column].notna() & ~table[column].isin([0, 1])
+            _refuse(wrong, table, where, column, "is not 0, 1 or blank")
+            continue
+        for other in (one + name for one in MEASURES if one + name in outlines):
+            wrong = table[column].notna() & table[other].isna()
+            why = f"is not blank where {other} is; of a failure give Dice 0, surface Dice 0 and as HD95 the diagonal in mm"
+            _refuse(wrong, table, where, column, why)
 
 
 def _numbers(column: pd.Series, name: str, where: str) -> pd.Series:

@@ -79,7 +79,7 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     ends = [row[end] for row in rows for end in ("low", "high", "value") if row[end] is not None]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     pad = max(0.04 * (high - low), 0.01)
-    return max(low - pad, -1.0), min(high + pad, 1.02)
+    return low - pad, min(high + pad, 1.02) if high <= 1 else high + pad
 
 
 def _draw_row(axes: Any, place: int, row: Row) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from medssl.atomic import write_json, write_text
 from medssl.errors import UserError
+from medssl.evaluate.outlines import FAILURES, MEASURES, MEDIAN, measure_of, split_name, title_of
 from medssl.report.forest import forest, numbers
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -37,7 +38,6 @@ METRICS = {
     "specificity": "specificity",
     "average_precision": "average precision",
     "brier": "Brier score",
-    "dice_mean": "mean Dice",
 }
 
 Row = Mapping[str, Any]
@@ -74,6 +74,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.tests["failure"] = lambda metric: split_name(metric)[0] in FAILURES
     environment.filters |= {
         "number": _number,
         "signed": _signed,
@@ -82,6 +83,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
         "tame": tame,
         "clean": clean,
         "metric": _metric,
+        "failed": _failed,
     }
     analyses = [_shown(analysis, place) for place, analysis in enumerate(report["analyses"])]
     averages = [_averaged(row, report["analyses"]) for row in report.get("averages", [])]
@@ -106,7 +108,35 @@ def _shown(analysis: Row, place: int) -> dict[str, Any]:
     drawing = forest(rows, title, f"{_metric(primary)} with 95 % interval; right: patients", f"forest{place}")
     metrics = list(dict.fromkeys(gap["metric"] for gap in analysis["gaps"]))
     # Markup is safe: the drawing is made here, and its texts are escaped.
-    return {**analysis, "forest": Markup(drawing), "plotted": rows, "compared": metrics, "grid": _grid(analysis)}
+    drawn = {"forest": Markup(drawing), "plotted": rows}
+    return {**analysis, **drawn, "compared": metrics, "grid": _grid(analysis), **_outlined(analysis)}
+
+
+def _outlined(analysis: Row) -> dict[str, Any]:
+    """Of a segmentation what stands in two tables: `measures` of each structure overall, and `failures` by group.
+
+    Both are lists of lines, each with its cells in the order of `measure_heads` and `failure_heads` (None: no such row).
+    """
+    kinds = [*MEASURES, *(MEDIAN + prefix for prefix in MEASURES), *FAILURES]
+    overall: dict[str, dict[str, Row]] = {}
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in analysis["estimates"]:
+        prefix, structure = split_name(row["metric"])
+        if not prefix:
+            continue
+        if not row["attribute"]:
+            kind = MEDIAN + prefix if row["metric"].startswith(MEDIAN) else prefix
+            overall.setdefault("mean of structures" if structure == "mean" else structure, {})[kind] = row
+        if prefix in FAILURES:
+            groups.setdefault((row["attribute"], row["group"]), {})[row["metric"]] = row
+    kinds = [kind for kind in kinds if any(kind in line for line in overall.values())]
+    failures = list(dict.fromkeys(metric for line in groups.values() for metric in line))
+    return {
+        "measure_heads": [_metric(kind) for kind in kinds],
+        "measures": [(name, [line.get(kind) for kind in kinds]) for name, line in overall.items()],
+        "failure_heads": [_metric(metric) for metric in failures],
+        "failures": [(*group, [line.get(metric) for metric in failures]) for group, line in groups.items()],
+    }
 
 
 def _averaged(row: Row, analyses: Sequence[Row]) -> dict[str, Any]:
@@ -170,7 +200,18 @@ def tame(text: object) -> str:
 
 
 def _metric(name: str) -> str:
-    return METRICS.get(name, "Dice, " + tame(name.removeprefix("dice_")) if name.startswith("dice_") else tame(name))
+    """A metric for a reader, with the structure it is of and its unit."""
+    what, structure = title_of(name)
+    unit = measure_of(name).unit
+    whole = METRICS.get(name, what if what != name else tame(name)) + (f", {tame(structure)}" if structure else "")
+    return f"{whole} ({unit})" if unit else whole
+
+
+def _failed(row: Row | None) -> str:
+    """How many failures of how many volumes, or why that is not told."""
+    if row is None or row["n_rows"] is None:
+        return "" if row is None else row["reason"]
+    return f"{row['n_positive']} of {row['n_rows']}"
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from medssl.errors import UserError
 from medssl.evaluate import compare, evaluate, read_predictions
 from medssl.evaluate.groups import gaps
 from medssl.evaluate.intervals import auroc_interval
-from medssl.evaluate.measures import AUROC, overlap
+from medssl.evaluate.measures import AUROC, mean_of
 from medssl.evaluate.metrics import measure_auroc
 from medssl.evaluate.threshold import fix_threshold
 
@@ -128,7 +128,7 @@ def test_two_groups_say_the_same_from_both_sides():
 
 def test_no_spread_is_no_proof_of_a_gap():
     rows = outlines().assign(dice_lesion=[0.5, 0.6] * 30)
-    found = gaps(rows, overlap("dice_lesion"), "site", 11, 0.05)
+    found = gaps(rows, mean_of("dice_lesion"), "site", 11, 0.05)
     assert {gap["verdict"] for gap in found} == {"inconclusive"}
     assert all("no variance" in gap["reason"] for gap in found)
 
@@ -184,7 +184,7 @@ def test_tables_that_disagree_on_patients_or_scores_are_refused():
         )
     with pytest.raises(UserError, match="scored in one table only"):
         compare(rows, rows.assign(score=rows["score"].where(rows.index > 3)))
-    with pytest.raises(UserError, match="choose --metric auroc or a dice_ column"):
+    with pytest.raises(UserError, match="choose --metric auroc or a dice_, nsd_ or hd95_ column"):
         compare(rows, rows, metric="race")
 
 

@@ -12,7 +12,7 @@ from skimage.io import imsave
 from medssl.errors import UserError
 from medssl.evaluate import evaluate
 from medssl.report import write_report
-from medssl.report.forest import numbers
+from medssl.report.forest import _limits, numbers
 from medssl.report.page import tame
 
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a‮b\x07c", "long " * 1000, "$\\frac{ \\1", "東京"]
@@ -167,3 +167,34 @@ def test_what_is_no_report_is_said(tmp_path):
     with pytest.raises(UserError, match="findings"):
         write_report(report, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outlines_have_a_table_with_units_and_failures_by_group(tmp_path):
+    n = np.arange(60)
+    missed = n % 10 == 0
+    rows = pd.DataFrame({
+        "sample_id": n.astype(str), "patient_id": n.astype(str), "split": "test", "label": np.nan, "score": np.nan,
+        "dice_<b>": np.where(missed, 0.0, 0.8), "nsd_<b>": np.where(missed, 0.0, 0.9), "dice_mean": np.where(missed, 0, 0.8),
+        "hd95_<b>": np.where(missed, 150.0, 3.0), "missed_<b>": missed.astype(float), "invented_<b>": np.nan,
+        "tolerance_mm": 1.5, "site": np.where(n % 2 == 0, "north", "south"),
+    })  # fmt: skip
+    page = read(write_report(evaluate({"gland": rows}, by=["site"]), tmp_path))
+    assert "b" not in page.tags
+    for words in (
+        "mean Dice", "surface Dice, <b>", "HD95, <b> (mm)", "median HD95, <b> (mm)", "missed, <b>", "17.70", "6 of 60",
+        "6 of 30", "0 of 30", "no patient is without this structure", "within 1.5 mm", "the diagonal of the volume",
+    ):  # fmt: skip
+        assert words in page.text, words
+
+
+def test_a_plot_of_distances_shows_them_all(tmp_path):
+    n = np.arange(40)
+    rows = pd.DataFrame({
+        "sample_id": n.astype(str), "patient_id": n.astype(str), "split": "test", "label": np.nan, "score": np.nan,
+        "hd95_gland": 3.0 + n % 5,
+    })  # fmt: skip
+    (analysis,) = evaluate({"gland": rows})["analyses"]
+    low, high = _limits(analysis["estimates"][:1])
+    assert low < analysis["estimates"][0]["low"]
+    assert high > analysis["estimates"][0]["high"]
+    assert "HD95, gland (mm) with 95 % interval" in read(write_report(evaluate({"gland": rows}), tmp_path)).text
