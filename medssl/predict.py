@@ -22,7 +22,7 @@ from medssl.atomic import replacing
 from medssl.domain import BOUND, Density, Refused, read_density, refused, unlike, write_refused
 from medssl.errors import UserError
 from medssl.evaluate.predictions import SPLITS
-from medssl.heads import Classify, Findings, Forecast, Head, Segment, asked_beside
+from medssl.heads import Classify, Detect, Findings, Forecast, Head, Present, Segment, asked_beside
 from medssl.learners import Supervised
 from medssl.manifest import Card
 from medssl.mistakes import Worst
@@ -268,7 +268,8 @@ def _table(rows: pd.DataFrame, answers: pd.DataFrame, head: Head, name: str) -> 
     yes_or_no = isinstance(head, Classify | Forecast)
     table["label"] = rows[head.target].astype(float) if yes_or_no else answers.get("label", np.nan)
     table["score"] = answers["scores"].str[0] if "scores" in answers else np.nan
-    table["task"] = head.target if yes_or_no else "segment" if isinstance(head, Segment) else "detect"
+    kinds = {Segment: "segment", Detect: "detect", Present: "present"}
+    table["task"] = head.target if yes_or_no else kinds.get(type(head), "")
     table["model"] = name
     for column in ATTRIBUTES:
         if column in rows:

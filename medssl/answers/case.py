@@ -10,11 +10,11 @@ import torch
 
 from medssl.answers.ensemble import Answering, Ensemble
 from medssl.answers.grids import place_of
-from medssl.answers.voxels import Found, detection_maps, label_maps, save_map
+from medssl.answers.voxels import Found, detection_maps, highest, label_maps, save_map
 from medssl.answers.whole import scores
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.outlines import measured
-from medssl.heads import Detect, Segment
+from medssl.heads import Detect, Present, Segment
 from medssl.mistakes import Worst
 from medssl.store import Store
 from medssl.views.history import Told
@@ -33,6 +33,10 @@ def answer(models: Ensemble, store: Store, case: Case, asked: Answering, worst: 
     nan where there is no label map. A segmentation is shown to `worst`.
     """
     head, row = models.head, case.row
+    if isinstance(head, Present):
+        known = store.read(row["volume_id"], "mask")[0] if row["has_mask"] else None
+        label = np.nan if known is None else float(head.found(torch.from_numpy(known.astype(np.int64))).any())
+        return {"scores": [highest(models, store, row["volume_id"])], "label": label}
     if not isinstance(head, Segment | Detect):
         return {"scores": scores(models, store, case.volumes, case.told)}
     wanted = place_of(row, "" if asked.maps is not None and asked.grid == "source" else "prepared_")

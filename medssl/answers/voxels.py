@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -12,7 +12,7 @@ import torch
 
 from medssl.answers.ensemble import Ensemble
 from medssl.answers.grids import Drawing, Place, candidates_on, change, place_of
-from medssl.answers.windows import Grid, Slab, blended
+from medssl.answers.windows import Grid, Slab, blended, turned, ways, windows
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.heads import Detect, Segment
@@ -65,6 +65,14 @@ def detection_maps(models: Ensemble, store: Store, row: pd.Series, place: Place)
 
 def _slabs(models: Ensemble, store: Store, volume_id: str) -> Iterator[Slab]:
     """Probabilities of each class for every voxel of a prepared volume, slab after slab."""
+    return blended(
+        viewer(models, store, volume_id), models.probabilities, store.shape(volume_id), models.crops.grid,
+        overlap=models.overlap, flips=models.flips,
+    )  # fmt: skip
+
+
+def viewer(models: Ensemble, store: Store, volume_id: str) -> Callable[[Grid], torch.Tensor]:
+    """A function from the first voxel of a window, which may lie outside, to what is seen in it (C, I, J, K)."""
     if models.crops.mm:
         raise UserError("views.mm: voxels are judged on the prepared grid; set the spacing in prepare, not in views")
     shape, size = store.shape(volume_id), models.crops.grid
@@ -76,7 +84,18 @@ def _slabs(models: Ensemble, store: Store, volume_id: str) -> Iterator[Slab]:
         place[:3, 3] = np.subtract(start, low)
         return sample(store.read(volume_id, "image", low, high), place, size)  # beyond the volume as trainings see it
 
-    return blended(view, models.probabilities, shape, size, overlap=models.overlap, flips=models.flips)
+    return view
+
+
+def highest(models: Ensemble, store: Store, volume_id: str) -> float:
+    """The likeliest of all windows that cover a volume to hold a finding (0 to 1), each looked at in all ways."""
+    view, size = viewer(models, store, volume_id), models.crops.grid
+    found = 0.0
+    for window in windows(store.shape(volume_id), size, models.overlap):
+        seen = view(window.start)[None]
+        each = [models.probabilities(turned(seen, mirrored))[0] for mirrored in ways(models.flips)]
+        found = max(found, float(torch.stack(each).mean()))
+    return found
 
 
 def save_map(path: Path, found: np.ndarray, affine: np.ndarray) -> None:

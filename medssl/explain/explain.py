@@ -15,7 +15,7 @@ from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.explain.look import Way, against, believe, look
 from medssl.explain.overlay import draw
-from medssl.heads import Classify, Detect, Findings, Forecast, asked_beside
+from medssl.heads import Classify, Detect, Findings, Forecast, Present, asked_beside
 from medssl.place import find_place
 from medssl.predict import load_model
 from medssl.progress import Progress, silent
@@ -70,11 +70,14 @@ def explain(
         seen = look(model, view, by, told=told)
         found = _on_volume(seen, place, store_.shape(volume_id))
         mask = _mask(store_, volume_id)
-        if isinstance(model.head, Detect):
-            mask = model.head.lesion(torch.from_numpy(mask.astype(np.int64))).numpy()
+        if isinstance(model.head, Detect | Present):
+            told_of = model.head.lesion if isinstance(model.head, Detect) else model.head.found
+            mask = told_of(torch.from_numpy(mask.astype(np.int64))).numpy()
         with torch.no_grad():
             logits = model.answer(view, told)
-        score = float(torch.sigmoid(logits)[0]) if isinstance(model.head, Classify | Forecast) else float("nan")
+        score = (
+            float(torch.sigmoid(logits)[0]) if isinstance(model.head, Classify | Forecast | Present) else float("nan")
+        )
         rows.append([volume_id, score, *believe(model, view, by, told=told), *against(found, mask)])
         save_map(output / f"{volume_id}.nii.gz", found.astype(np.float32), store_.affine(volume_id))
         draw(

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.explain.maps import eigen_cam, grad_cam, scaled
-from medssl.heads import Classify, Detect, Forecast
+from medssl.heads import Classify, Detect, Forecast, Present
 from medssl.learners import Supervised
 from medssl.learners.supervised import visits_there
 from medssl.trunks import Features
@@ -50,7 +50,7 @@ def look(model: Supervised, view: torch.Tensor, by: Way, structure: int = 0, *, 
 
 
 def _asked(model: Supervised, logits: torch.Tensor, structure: int) -> torch.Tensor:
-    if isinstance(model.head, Classify | Forecast):
+    if isinstance(model.head, Classify | Forecast | Present):
         return logits.sum()
     if isinstance(model.head, Detect):
         return (logits * (logits > 0)).sum()

@@ -10,22 +10,35 @@ from medssl.heads.classify import Classify
 from medssl.heads.detect import Detect
 from medssl.heads.findings import Findings
 from medssl.heads.forecast import Forecast
+from medssl.heads.present import Present
 from medssl.heads.segment import Segment
 from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
 from medssl.views.history import Series
 
-Head = Classify | Findings | Forecast | Segment | Detect
+Head = Classify | Findings | Forecast | Present | Segment | Detect
 
 HEADS: dict[str, Callable[..., Head]] = {
     "classify": Classify,
     "findings": Findings,
     "forecast": Forecast,
+    "present": Present,
     "segment": Segment,
     "detect": Detect,
 }
 
-__all__ = ["HEADS", "Classify", "Detect", "Findings", "Forecast", "Head", "Segment", "asked_beside", "build_head"]
+__all__ = [
+    "HEADS",
+    "Classify",
+    "Detect",
+    "Findings",
+    "Forecast",
+    "Head",
+    "Present",
+    "Segment",
+    "asked_beside",
+    "build_head",
+]
 
 
 def build_head(section: Mapping[str, Any], trunk: Trunk) -> Head:
