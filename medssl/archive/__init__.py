@@ -67,7 +67,8 @@ def _in_its_colours(volume: Volume, path: Path) -> Volume:
     """A photograph in three channels, equal ones if it is grey; anything else in one. Raises Refusal for colour there."""
     import numpy as np
 
-    from medssl.archive.picture import COLOURS, IN_COLOUR
+    from medssl.archive.headers import IN_COLOUR
+    from medssl.archive.picture import COLOURS
 
     if volume.modality in IN_COLOUR:
         return replace(volume, voxels=np.repeat(volume.voxels, 3 // volume.channels, axis=0), unit=COLOURS)

@@ -30,6 +30,9 @@ __all__ = [
 MAXIMUM_VOXELS = 1_500_000_000
 """Largest picture that a header may claim; more is a mistake or an attack."""
 
+IN_COLOUR = ("OP",)
+"""Modalities of which colour is read."""
+
 LONGEST_AXIS, MOST_FRAMES = 16_384, 20_000
 """Largest picture, along one axis and in frames, that a header may claim."""
 

@@ -32,9 +32,6 @@ STRIP = 256
 COLOURS = "red, green, blue"
 """The units of a picture in colour, a channel each."""
 
-IN_COLOUR = ("OP",)
-"""Modalities of which colour is read."""
-
 
 def volume(path: Path) -> Volume:
     """The picture of a PNG or JPEG, (1, columns, rows, 1), or (3, ...) in colour; its millimetres are not known."""

@@ -24,8 +24,11 @@ from medssl.views import Batch
 
 class CoTeaching(nn.Module):
     """Each network's loss over the scans of a batch whose loss is lowest for the other. `wrong` is the share of labels that
-    are thought wrong: as many are left out, from none at the start to all of these after the first `rise` of the run.
-    The first network answers.
+    are thought wrong: as many are left out. In the first `wait` of the run nobody is, then more and more during the next
+    `rise` of it. The first network answers.
+
+    Differs by the wait: where a network that knows nothing yet leaves scans out, what it guesses is what the other one
+    learns, and both end with a guess (see benchmarks/wrong_labels.py).
 
     How often each of `patients` was shown, and left out for the first network, is kept: who is left out may be a group.
     """
@@ -45,7 +48,8 @@ class CoTeaching(nn.Module):
         shape: tuple[int, ...],
         patients: Sequence[str],
         wrong: Share = 0.2,
-        rise: Share = 0.3,
+        wait: Share = 0.4,
+        rise: Share = 0.2,
     ) -> None:
         super().__init__()
         self.trunk, self.head, self.added, self.whole = model.trunk, model.head, model.added, (model,)
@@ -54,7 +58,7 @@ class CoTeaching(nn.Module):
                 f"learn.wrong: {wrong:g} of a batch of {shape[0]} is no scan; raise finetune.batch to {math.ceil(1 / wrong)}"
             )
         self.other = other
-        self.wrong, self.rise, self.steps, self.patients = wrong, rise, steps, patients
+        self.wrong, self.wait, self.rise, self.steps, self.patients = wrong, wait, rise, steps, patients
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         for name in ("shown", "left_out"):
             self.register_buffer(name, torch.zeros(len(patients), dtype=torch.int64))
@@ -79,8 +83,9 @@ class CoTeaching(nn.Module):
 
     def too_many(self, scans: int) -> int:
         """How many of so many scans are left out now."""
-        rise = min(int(self.done) / (self.rise * self.steps), 1.0) if self.rise else 1.0
-        return min(int(self.wrong * rise * scans), scans - 1)
+        late, rise = int(self.done) - self.wait * self.steps, self.rise * self.steps
+        share = min(max(late / rise, 0.0), 1.0) if rise else float(late >= 0)
+        return min(int(self.wrong * share * scans), scans - 1)
 
     def after_step(self, steps: int) -> None:
         """Nothing; one more step is done."""

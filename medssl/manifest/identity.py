@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medssl.archive.headers import Header
-from medssl.archive.picture import IN_COLOUR
+from medssl.archive.headers import IN_COLOUR, Header
 from medssl.manifest.card import Card, columns_of, groups_of
 from medssl.manifest.clinical import Clinical
 from medssl.manifest.reading import stem

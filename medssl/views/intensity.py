@@ -132,6 +132,7 @@ BY_MODALITY = {
     "DX": Intensity(gain=0.2, gamma=0.3),
     "CR": Intensity(gain=0.2, gamma=0.3),
     "MG": Intensity(gain=0.2, gamma=0.3),
+    "OP": Intensity(gain=0.2, gamma=0.2),
 }
 """The changes that fit a modality when the recipe names none."""
 

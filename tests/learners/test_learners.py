@@ -192,7 +192,7 @@ class TestCoTeaching:
 
     def test_each_shows_the_other_what_it_finds_easy(self):
         """The networks answer the opposite of each other, so what one finds easy the other finds hard."""
-        learner = self.learner(wrong=0.5, rise=0)
+        learner = self.learner(wrong=0.5, wait=0, rise=0)
         values, target = [3.0, 2.0, -1.0, -4.0], [1.0, 1.0, 1.0, 1.0]
         losses = learner(batch(values, target))
         mine = nn.functional.softplus(-torch.tensor(values))
@@ -202,14 +202,20 @@ class TestCoTeaching:
         assert learner.shown.tolist() == [1, 1, 1, 1] and learner.left_out.tolist() == [1, 1, 0, 0]
 
     def test_more_are_left_out_as_the_run_goes_on_and_never_all(self):
-        learner = self.learner(wrong=0.5, rise=0.5)
+        learner = self.learner(wrong=0.5, wait=0, rise=0.5)
         counts = []
         for _ in range(8):
             counts.append(learner.too_many(8))
             learner.after_step(10)
         assert counts == [0, 0, 1, 2, 3, 4, 4, 4]
-        assert self.learner(wrong=1.0, rise=0).too_many(4) == 3
+        assert self.learner(wrong=1.0, wait=0, rise=0).too_many(4) == 3
         assert self.learner(wrong=0.0).too_many(4) == 0
+        patient = self.learner(wrong=0.5, wait=0.4, rise=0.2)
+        counts = []
+        for _ in range(8):
+            counts.append(patient.too_many(8))
+            patient.after_step(10)
+        assert counts == [0, 0, 0, 0, 0, 2, 4, 4]
         with pytest.raises(
             UserError, match=r"learn\.wrong: 0\.2 of a batch of 4 is no scan; raise finetune\.batch to 5"
         ):
@@ -247,7 +253,7 @@ WAYS = {
     "pseudo_label": "learn={name: pseudo_label, sure: 0.5}",
     "fixmatch": "learn={name: pseudo_label, strong: true, sure: 0.5}",
     "pseudo_supervisor": "learn={name: pseudo_supervisor, window: 2}",
-    "co_teaching": "learn={name: co_teaching, wrong: 0.5, rise: 0.1}",
+    "co_teaching": "learn={name: co_teaching, wrong: 0.5, wait: 0, rise: 0.1}",
 }
 
 
