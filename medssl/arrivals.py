@@ -5,7 +5,7 @@ The work folder holds the cohort and the store, so that a second call reads and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,13 @@ class Known:
     crops: Crops
 
 
-def known_to(run: Path, record: Mapping[str, Any]) -> Known:
+def known_to(run: Path, record: Mapping[str, Any], others: Sequence[Path] = ()) -> Known:
     """What the model of a fine-tuned run, whose record is given, knows; modalities and sequences that it never saw are not
-    prepared. Raises UserError for a run of before this was kept.
+    prepared. Training volumes are also those of `others` that answer with it. Raises UserError for a run of before this was
+    kept.
     """
     ranges, crops = read_ranges(run), build_views(record["recipe"]["views"]).crops
+    ranges = replace(ranges, volumes=ranges.volumes.union(*(read_ranges(other).volumes for other in others)))
     settings = make(Preparation, record["prepared"]["settings"], "prepare")
     roles = () if settings.groups else ranges.roles("MR")
     return Known(replace(settings, modalities=ranges.modalities, roles=roles), ranges, crops)

@@ -117,6 +117,23 @@ def test_with_a_card_labels_and_label_maps_are_known(balls, models, tmp_path):
         read_predictions(tmp_path / "r.csv")
 
 
+def test_of_runs_that_answer_together_nobody_is_external_of_whom_any_has_learned(balls, tmp_path):
+    card, store = read_card(balls / "archive" / "card.yaml"), open_store(balls / "store")
+    first, second = (
+        finetune(
+            read_recipe(balls / "recipe.yaml", ["finetune.steps=1", "data.folds=2", f"data.fold={fold}"]),
+            balls / "store",
+            tmp_path / f"fold-{fold}",
+        )
+        for fold in range(2)
+    )
+    together = Answering(runs=(second,))
+    table = predict_raw(first, balls / "archive", tmp_path / "r.csv", card=card, answering=together)
+    unseen = set(store.volumes["volume_id"][store.volumes["split"] == "test"])
+    assert set(table["sample_id"][table["split"] == "external"]) == unseen
+    assert set(table["split"]) == {"external", "train"}
+
+
 def test_each_file_is_in_the_table_or_in_the_list(models, new, tmp_path):
     spoil(new)
     count = len(list(new.iterdir()))
