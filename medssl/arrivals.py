@@ -30,7 +30,9 @@ SPLIT = "external"
 
 @dataclass(frozen=True, eq=False)
 class Arrivals:
-    """Rows of a store whose volumes a model may be asked about, and what it is not asked about. Without any, no store."""
+    """A store of the volumes that a model may be asked about and their rows, and what it is not asked about. Without any,
+    no store.
+    """
 
     store: Store | None
     rows: pd.DataFrame
@@ -95,6 +97,8 @@ def receive(
         asked = rows[~rows["volume_id"].isin(others)].to_dict("records")
         strange += filter(None, (ranges.outside(row, known.crops) for row in asked))
         rows = _told(rows[~rows["volume_id"].isin({one.volume_id for one in strange})], volumes, ranges)
+        # What is refused is nobody's earlier visit, and no reason not to read a channel of the others.
+        store = replace(store, volumes=store.volumes[store.volumes["volume_id"].isin(rows["volume_id"])])
     first = sources.sort_values("order").drop_duplicates("volume_id").set_index("volume_id")["path"]
     placed = [one._replace(path=first.get(one.volume_id, one.path)) for one in [*refused, *strange]]
     return Arrivals(store, rows, sorted(placed, key=lambda one: (one.path, one.volume_id)))
