@@ -134,6 +134,15 @@ def test_of_runs_that_answer_together_nobody_is_external_of_whom_any_has_learned
     assert set(table["split"]) == {"external", "train"}
 
 
+def test_whoever_was_learned_from_without_a_label_is_not_external(balls, tmp_path):
+    changes = ["data.labelled=8", "learn.name=mean_teacher", "finetune.steps=1"]
+    model = finetune(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path / "run")
+    card = read_card(balls / "archive" / "card.yaml")
+    table = predict_raw(model, balls / "archive", tmp_path / "r.csv", card=card).set_index("sample_id")
+    split = open_store(balls / "store").volumes.set_index("volume_id")["split"]
+    assert (table["split"] == "train").to_dict() == (split == "train").to_dict()
+
+
 def test_each_file_is_in_the_table_or_in_the_list(models, new, tmp_path):
     spoil(new)
     count = len(list(new.iterdir()))
