@@ -120,8 +120,7 @@ def _batches(
                 "classes; raise data.labelled"
             )
         others["judged"], rows = steps(rows[aside]), rows[~aside]
-    data = {key: value for key, value in recipe.get("data", {}).items() if key not in ("labelled", "lot")}
-    every = select(store, data, split="train", channels=int(rows["channels"].iloc[0]))
+    every = _labelled_or_not(store, recipe.get("data", {}), int(rows["channels"].iloc[0]))
     unknown = every[~every["patient_pid"].isin(patients)]
     if unknown.empty:
         raise UserError(
@@ -132,6 +131,12 @@ def _batches(
     if "plain" in learner.wants:
         others["plain"] = steps(unknown, labelled=False, alter=False)
     return MixedSteps(steps(rows), others)
+
+
+def _labelled_or_not(store: Store, data: Section, channels: int | None = None) -> pd.DataFrame:
+    """The training volumes that a data section means, also those whose labels are not to be seen."""
+    section = {key: value for key, value in data.items() if key not in ("labelled", "lot")}
+    return select(store, section, split="train", channels=channels)
 
 
 def set_aside(rows: pd.DataFrame, target: str, share: float, seed: int) -> np.ndarray:
@@ -186,8 +191,9 @@ def finetune(
     """
     run, store_ = Path(run), open_store(store)
     model, steps, settings, facts = plan(recipe, store_, start)
-    data, target = recipe.get("data", {}), cast(Learner, model).head.target
-    rows = select(store_, data, split="train", target=target)
+    learner, data = cast(Learner, model), recipe.get("data", {})
+    target = learner.head.target
+    rows = _labelled_or_not(store_, data) if learner.wants else select(store_, data, split="train", target=target)
     with occupied(run):
         open_run(run, recipe, store_, facts)
         with processes.failing_together():

@@ -5,7 +5,7 @@ The work folder holds the cohort and the store, so that a second call reads and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ SPLIT = "external"
 
 @dataclass(frozen=True, eq=False)
 class Arrivals:
-    """Rows of a store whose volumes a model may be asked about, and what it is not asked about. Without any, no store."""
+    """A store of the volumes that a model may be asked about and their rows, and what it is not asked about. Without any,
+    no store.
+    """
 
     store: Store | None
     rows: pd.DataFrame
@@ -51,11 +53,13 @@ class Known:
     crops: Crops
 
 
-def known_to(run: Path, record: Mapping[str, Any]) -> Known:
+def known_to(run: Path, record: Mapping[str, Any], others: Sequence[Path] = ()) -> Known:
     """What the model of a fine-tuned run, whose record is given, knows; modalities and sequences that it never saw are not
-    prepared. Raises UserError for a run of before this was kept.
+    prepared. Training volumes are also those of `others` that answer with it. Raises UserError for a run of before this was
+    kept.
     """
     ranges, crops = read_ranges(run), build_views(record["recipe"]["views"]).crops
+    ranges = replace(ranges, volumes=ranges.volumes.union(*(read_ranges(other).volumes for other in others)))
     settings = make(Preparation, record["prepared"]["settings"], "prepare")
     roles = () if settings.groups else ranges.roles("MR")
     return Known(replace(settings, modalities=ranges.modalities, roles=roles), ranges, crops)
@@ -93,6 +97,8 @@ def receive(
         asked = rows[~rows["volume_id"].isin(others)].to_dict("records")
         strange += filter(None, (ranges.outside(row, known.crops) for row in asked))
         rows = _told(rows[~rows["volume_id"].isin({one.volume_id for one in strange})], volumes, ranges)
+        # What is refused is nobody's earlier visit, and no reason not to read a channel of the others.
+        store = replace(store, volumes=store.volumes[store.volumes["volume_id"].isin(rows["volume_id"])])
     first = sources.sort_values("order").drop_duplicates("volume_id").set_index("volume_id")["path"]
     placed = [one._replace(path=first.get(one.volume_id, one.path)) for one in [*refused, *strange]]
     return Arrivals(store, rows, sorted(placed, key=lambda one: (one.path, one.volume_id)))

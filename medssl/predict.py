@@ -113,8 +113,8 @@ def predict_raw(
 
     `card` describes the files as for `index`. They are prepared as the run's training volumes were, in OUTPUT_work, which
     holds patients' data. Labels and measures are blank where none are known. The split is "external", but "train" for
-    patients of whom the model learned from a volume. Raises UserError when nothing is left to answer, and for a run that
-    does not tell what its training volumes were like.
+    patients of whom the model, or one that answers with it, learned from a volume. Raises UserError when nothing is left to
+    answer, and for a run that does not tell what its training volumes were like.
     """
     archive, output = Path(archive), _table_at(output)
     if output.resolve().is_relative_to(archive.resolve()):
@@ -126,7 +126,7 @@ def predict_raw(
             f"--pictures {answering.pictures}: of raw files no reference is known to draw beside; leave it out"
         )
     model = _read_model(Path(run), answering, ())
-    known = known_to(model.run, model.records[model.run])
+    known = known_to(model.run, model.records[model.run], answering.runs)
     found = receive(archive, beside(output, "work", ""), known, card=card, work=work, progress=progress)
     rows, before = _ends(model, found)
     write_refused(listed := beside(output, "refused", ".csv"), [*found.refused, *before])

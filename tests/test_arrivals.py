@@ -117,6 +117,32 @@ def test_with_a_card_labels_and_label_maps_are_known(balls, models, tmp_path):
         read_predictions(tmp_path / "r.csv")
 
 
+def test_of_runs_that_answer_together_nobody_is_external_of_whom_any_has_learned(balls, tmp_path):
+    card, store = read_card(balls / "archive" / "card.yaml"), open_store(balls / "store")
+    first, second = (
+        finetune(
+            read_recipe(balls / "recipe.yaml", ["finetune.steps=1", "data.folds=2", f"data.fold={fold}"]),
+            balls / "store",
+            tmp_path / f"fold-{fold}",
+        )
+        for fold in range(2)
+    )
+    together = Answering(runs=(second,))
+    table = predict_raw(first, balls / "archive", tmp_path / "r.csv", card=card, answering=together)
+    unseen = set(store.volumes["volume_id"][store.volumes["split"] == "test"])
+    assert set(table["sample_id"][table["split"] == "external"]) == unseen
+    assert set(table["split"]) == {"external", "train"}
+
+
+def test_whoever_was_learned_from_without_a_label_is_not_external(balls, tmp_path):
+    changes = ["data.labelled=8", "learn.name=mean_teacher", "finetune.steps=1"]
+    model = finetune(read_recipe(balls / "recipe.yaml", changes), balls / "store", tmp_path / "run")
+    card = read_card(balls / "archive" / "card.yaml")
+    table = predict_raw(model, balls / "archive", tmp_path / "r.csv", card=card).set_index("sample_id")
+    split = open_store(balls / "store").volumes.set_index("volume_id")["split"]
+    assert (table["split"] == "train").to_dict() == (split == "train").to_dict()
+
+
 def test_each_file_is_in_the_table_or_in_the_list(models, new, tmp_path):
     spoil(new)
     count = len(list(new.iterdir()))
@@ -223,6 +249,15 @@ head: {name: classify, label: lesion}
 finetune: {steps: 20, batch: 4, precision: 32-true}
 """
 
+FIELD = """\
+prepare: {modalities: [OPT], xray_pixels: 32}
+data: {modality: OPT, channels: [1]}
+views: {size: [16, 16]}
+trunk: {name: resenc, widths: [4, 8]}
+head: {name: classify, label: glaucoma}
+finetune: {steps: 1, batch: 2, precision: 32-true}
+"""
+
 
 def pelvis(number):
     rng = np.random.default_rng([5, number])
@@ -265,3 +300,39 @@ def test_images_of_another_kind_are_marked_and_ordinary_ones_mostly_not(tmp_path
     assert (table["unlike"].gt(BOUND) == table["warning"].eq("unlike")).all()
     assert marked["ordinary"] <= 3 / 16  # by chance 1 in 21
     assert marked[["inverted", "noise", "head"]].min() >= 15 / 16
+
+
+def test_a_visit_that_is_refused_is_not_looked_at_either(visits, tmp_path):
+    model = finetune(read_recipe(visits / "recipe.yaml", ["finetune.steps=1"]), visits / "store", tmp_path / "run")
+    archive = shutil.copytree(visits / "archive", tmp_path / "archive")
+    for path in (archive / "images").glob("*0.nii.gz"):  # every first visit is of slices twice as thick
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1.0, 1, 2, 1])), path)
+    card = read_card(archive / "card.yaml")
+    thick = predict_raw(model, archive, tmp_path / "thick.csv", card=card)
+    assert (refused_of(tmp_path / "thick.csv")["reason"] == "SPACING_OUTSIDE").sum() == 48
+    for path in (archive / "images").glob("*0.nii.gz"):
+        path.unlink()
+    without = predict_raw(model, archive, tmp_path / "without.csv", card=card)
+    assert thick[["sample_id", "score"]].equals(without[["sample_id", "score"]])
+
+
+def test_a_volume_without_the_channel_that_is_read_stops_no_other(tmp_path):
+    rng, archive = np.random.default_rng(0), tmp_path / "archive"
+    archive.mkdir()
+    for number in range(16):
+        thickness = rng.uniform(0, 349, (225, 225))
+        np.savez(archive / f"data_{number:04d}.npz", rnflt=thickness, tds=rng.uniform(-38, 26, 52), glaucoma=number % 2)
+    card = Card(
+        name="fields", files="*.npz", modality="OPT", facts="{file}", path=r"(?P<patient_id>data_\d+)\.npz",
+        columns={"ill": "glaucoma"}, labels={"glaucoma": "column ill"}, splits={"train": 1.0},
+    )  # fmt: skip
+    index(archive, tmp_path / "cohort", card=card)
+    (tmp_path / "recipe.yaml").write_text(FIELD)
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    prepare(tmp_path / "cohort", tmp_path / "store", settings=make(Preparation, recipe["prepare"], "prepare"))
+    model = finetune(recipe, tmp_path / "store", tmp_path / "run")
+    np.savez(archive / "alone.npz", rnflt=rng.uniform(0, 349, (225, 225)))
+    table = predict_raw(model, archive, tmp_path / "p.csv", card=Card(name="fields", modality="OPT"))
+    assert len(table) == 16
+    assert refused_of(tmp_path / "p.csv")["reason"].tolist() == ["OTHER_CHANNELS"]

@@ -9,9 +9,10 @@ from medssl.errors import UserError
 from medssl.evaluate import read_predictions
 from medssl.evaluate.detection import lesion_average_precision, lesions_of
 from medssl.evaluate.overlap import dice
+from medssl.evaluate.predictions import attributes_of
 from medssl.evaluate.surfaces import apart
 from medssl.manifest.cohort import read_sources
-from medssl.predict import predict
+from medssl.predict import ATTRIBUTES, predict
 from medssl.recipe import read_recipe
 from medssl.store import Preparation, open_store, prepare
 from medssl.train import pretrain
@@ -68,7 +69,9 @@ def test_measures_are_those_of_the_masks_written(balls, segmenter, tmp_path):
     worst = table.sort_values(["dice_mean", "hd95_mean"], ascending=[True, False])["sample_id"].iloc[0]
     assert (tmp_path / "pictures" / f"worst_01_{worst}.png").is_file()
     assert len(list((tmp_path / "pictures").iterdir())) == len(table)
-    assert not read_predictions(tmp_path / "p.csv")["hd95_mean"].isna().any()
+    read = read_predictions(tmp_path / "p.csv")
+    assert not read["hd95_mean"].isna().any()
+    assert set(attributes_of(read)) <= set(ATTRIBUTES)  # on which grid a map lies makes no group of patients
 
 
 def test_what_cannot_be_predicted_with_is_said(balls, classifier, tmp_path):

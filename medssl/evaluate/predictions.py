@@ -15,7 +15,9 @@ REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
 SPLITS = ("train", "val", "test", "external")
 NUMBERS = ("label", "score", "score_before", "unlike", "tolerance_mm")
 UNKNOWN = "unknown"
-NOT_ATTRIBUTES = {*REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning", "tolerance_mm"}
+NOT_ATTRIBUTES = {
+    *REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning", "tolerance_mm", "map_grid", "map_note",
+}  # fmt: skip
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:

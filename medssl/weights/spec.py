@@ -13,6 +13,7 @@ from typing import Any, cast
 from torch import nn
 
 from medssl import checkpoint
+from medssl.archive.picture import COLOURS, IN_COLOUR
 from medssl.errors import UserError
 from medssl.recipe import make, signature, typed
 from medssl.runs import read_run
@@ -98,6 +99,8 @@ def input_of(recipe: Mapping[str, Any], prepared: Mapping[str, Any] | None) -> S
 def _modality(code: str, settings: Preparation, choice: Selection) -> Spec:
     kind = MODALITIES[code]
     several = GROUPS[settings.groups] if settings.groups and code == "MR" else ()
+    if code in IN_COLOUR:
+        several = tuple(COLOURS.split(", "))
     read = [several[n] for n in choice.channels or range(len(several))] if several else [choice.role]
     return {
         "modality": code,

@@ -104,6 +104,16 @@ def test_each_modality_has_its_intensities(prepare, modality, expected):
     assert (told["spacing_mm"] is None) == (modality == "DX")
 
 
+@pytest.mark.parametrize(("channels", "roles"), [([], ["red", "green", "blue"]), (["1"], ["green"])])
+def test_a_photograph_s_channels_are_its_colours(channels, roles):
+    from medssl.weights.spec import input_of
+
+    recipe = {"views": {"size": ["8", "8"]}, "data": {"modality": "OP", "channels": channels}}
+    (told,) = input_of(recipe, {"settings": {}, "modalities": ["OP"]})["modalities"]
+    assert [channel["role"] for channel in told["channels"]] == roles
+    assert all(channel["intensity"] == {"rule": "range", "to": [0, 1]} for channel in told["channels"])
+
+
 def test_a_run_before_the_preparation_was_recorded_says_that_it_is_not_known(balls, run, tmp_path):
     record = json.loads((run / "run.json").read_text())
     del record["prepared"]
