@@ -13,7 +13,8 @@ from typing import Any, cast
 from torch import nn
 
 from medssl import checkpoint
-from medssl.archive.picture import COLOURS, IN_COLOUR
+from medssl.archive.headers import IN_COLOUR
+from medssl.archive.picture import COLOURS
 from medssl.errors import UserError
 from medssl.recipe import make, signature, typed
 from medssl.runs import read_run
