@@ -5,7 +5,7 @@ from __future__ import annotations
 from medssl.answers.case import Case, answer
 from medssl.answers.ensemble import Answering, Ensemble, agree
 from medssl.answers.grids import place_of
-from medssl.answers.voxels import Found, detection_maps, label_maps, save_map
+from medssl.answers.voxels import Found, detection_maps, label_maps, likeliest, save_map, viewer
 from medssl.answers.whole import case_view, scores, whole_view
 
 __all__ = [
@@ -18,8 +18,10 @@ __all__ = [
     "case_view",
     "detection_maps",
     "label_maps",
+    "likeliest",
     "place_of",
     "save_map",
     "scores",
+    "viewer",
     "whole_view",
 ]

@@ -10,7 +10,7 @@ import torch
 
 from medssl.answers.ensemble import Answering, Ensemble
 from medssl.answers.grids import place_of
-from medssl.answers.voxels import Found, detection_maps, highest, label_maps, save_map
+from medssl.answers.voxels import Found, detection_maps, label_maps, likeliest, save_map
 from medssl.answers.whole import scores
 from medssl.evaluate.detection import lesions_of
 from medssl.evaluate.outlines import measured
@@ -36,7 +36,7 @@ def answer(models: Ensemble, store: Store, case: Case, asked: Answering, worst: 
     if isinstance(head, Present):
         known = store.read(row["volume_id"], "mask")[0] if row["has_mask"] else None
         label = np.nan if known is None else float(head.found(torch.from_numpy(known.astype(np.int64))).any())
-        return {"scores": [highest(models, store, row["volume_id"])], "label": label}
+        return {"scores": [likeliest(models, store, row["volume_id"])[0]], "label": label}
     if not isinstance(head, Segment | Detect):
         return {"scores": scores(models, store, case.volumes, case.told)}
     wanted = place_of(row, "" if asked.maps is not None and asked.grid == "source" else "prepared_")

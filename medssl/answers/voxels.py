@@ -87,15 +87,17 @@ def viewer(models: Ensemble, store: Store, volume_id: str) -> Callable[[Grid], t
     return view
 
 
-def highest(models: Ensemble, store: Store, volume_id: str) -> float:
-    """The likeliest of all windows that cover a volume to hold a finding (0 to 1), each looked at in all ways."""
+def likeliest(models: Ensemble, store: Store, volume_id: str) -> tuple[float, Grid]:
+    """How likely a volume is to hold a finding (0 to 1): the likeliest of all windows that cover it, each looked at in all
+    ways; and the first voxel of that window, which may lie outside.
+    """
     view, size = viewer(models, store, volume_id), models.crops.grid
-    found = 0.0
+    found: list[tuple[float, Grid]] = []
     for window in windows(store.shape(volume_id), size, models.overlap):
         seen = view(window.start)[None]
         each = [models.probabilities(turned(seen, mirrored))[0] for mirrored in ways(models.flips)]
-        found = max(found, float(torch.stack(each).mean()))
-    return found
+        found.append((float(torch.stack(each).mean()), window.start))
+    return max(found, key=lambda one: one[0])
 
 
 def save_map(path: Path, found: np.ndarray, affine: np.ndarray) -> None:

@@ -10,17 +10,19 @@ import pandas as pd
 import torch
 
 from medssl.adapt import build_model
-from medssl.answers import case_view, save_map
+from medssl.answers import Ensemble, case_view, likeliest, save_map, viewer
 from medssl.atomic import replacing
 from medssl.errors import UserError
 from medssl.explain.look import Way, against, believe, look
 from medssl.explain.overlay import draw
 from medssl.heads import Classify, Detect, Findings, Forecast, Present, asked_beside
+from medssl.learners import Supervised
 from medssl.place import find_place
 from medssl.predict import load_model
 from medssl.progress import Progress, silent
 from medssl.runs import read_run
 from medssl.store import Store, open_store
+from medssl.views import Crops
 from medssl.views.geometry import sample
 from medssl.views.select import build_views, narrowed, select, select_history
 
@@ -39,8 +41,8 @@ def explain(
     """A row for each volume of `cases`: the model's score, and what may be believed of its map (see look.Belief).
 
     The folder `output` holds for each the map on the volume's prepared grid (CASE.nii.gz, in its place in the world) and
-    over the volume (CASE.png), and the rows as explain.csv. A classifier judges the middle of a volume (see predict):
-    beyond that view the map is 0.
+    over the volume (CASE.png), and the rows as explain.csv. A classifier judges the middle of a volume, and a head for
+    findings in crops its likeliest window (see predict): beyond that view the map is 0.
     """
     run, output, store_ = Path(run), Path(output), open_store(store)
     record = read_run(run)
@@ -64,9 +66,13 @@ def explain(
     rows = []
     for number in progress(range(len(cases)), "looking", len(cases)):
         volume_id = cases[number]
-        place = crops.centred(store_.shape(volume_id), store_.affine(volume_id))
         told = history.told.of([numbers[volume_id]]).to(device)
-        view = case_view(store_, history.volumes[numbers[volume_id]], crops, told).to(device)
+        if isinstance(model.head, Present):
+            view, place = _likeliest(model, store_, volume_id, crops)
+        else:
+            view = case_view(store_, history.volumes[numbers[volume_id]], crops, told)
+            place = crops.centred(store_.shape(volume_id), store_.affine(volume_id))
+        view = view.to(device)
         seen = look(model, view, by, told=told)
         found = _on_volume(seen, place, store_.shape(volume_id))
         mask = _mask(store_, volume_id)
@@ -99,6 +105,16 @@ def cases_of(run: Path | str, store: Path | str, split: str, most: int) -> list[
         rows, _ = select_history(store_, section, rows, *asked_beside(build_model(recipe).head))
     ids = rows["volume_id"].tolist()
     return ids[:: -(-len(ids) // most)]
+
+
+def _likeliest(model: Supervised, store: Store, volume_id: str, crops: Crops) -> tuple[torch.Tensor, np.ndarray]:
+    """The window (1, C, *S) by which a volume is answered, and the matrix from its voxels to the volume's."""
+    alone, place = Ensemble(models=(model,), crops=crops), np.eye(4)
+    with torch.no_grad():
+        _, start = likeliest(alone, store, volume_id)
+    place[:3, 3] = start
+    view = viewer(alone, store, volume_id)(start)[None]
+    return view if len(crops.size) == 3 else view[..., 0], place
 
 
 def _on_volume(seen: torch.Tensor, place: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
