@@ -48,6 +48,8 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     torch.manual_seed(settings.seed)
     model, store = build_model(recipe), narrowed(store, recipe.get("data", {}))
     target = model.head.target
+    if target == "mask" and build_views(recipe["views"]).crops.mm:  # else it would be refused when all is learned
+        raise UserError("views.mm: voxels are judged on the prepared grid; set the spacing in prepare, not in views")
     rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
     rows, history = select_history(store, recipe.get("data", {}), rows, *asked_beside(model.head))
     columns = () if target == "mask" else (target,) if isinstance(target, str) else target

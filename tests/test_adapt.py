@@ -168,3 +168,10 @@ def test_a_classifier_goes_on_from_another_head_and_all(balls, tmp_path, learn):
     kept = {name: value.clone() for name, value in fresh.head.state_dict().items()}
     load_trunk(fresh, other, first)
     assert all(torch.equal(kept[name], value) for name, value in fresh.head.state_dict().items())
+
+
+@pytest.mark.parametrize("head", [*SEGMENT, "head={name: detect}", "head={name: present}"])
+def test_what_predict_could_not_answer_is_not_trained(balls, tmp_path, head):
+    with pytest.raises(UserError, match=r"views\.mm: voxels are judged on the prepared grid"):
+        finetune(recipe(balls, head, "views.mm=[20, 20, 20]"), balls / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

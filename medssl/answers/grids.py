@@ -133,7 +133,8 @@ def change(before: np.ndarray, prepared: Place, after: np.ndarray, place: Place,
     voxel = abs(np.linalg.det(place.affine[:3, :3]) / np.linalg.det(prepared.affine[:3, :3]))
     for name, (regions, voxels), (regions_there, voxels_there) in zip(structures, *there, strict=True):
         if voxels or voxels_there:
-            volume = f"{100 * (voxels_there * voxel / voxels - 1):+.1f} %" if voxels else "new"
+            percent = round(100 * (voxels_there * voxel / voxels - 1), 1) if voxels else 0.0
+            volume = f"{percent + 0.0:+.1f} %" if voxels else "new"  # never -0.0
             told.append(f"{name}: regions {regions} to {regions_there}, volume {volume}")
     return "; ".join(told)
 
