@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import inspect
 import logging
 import os
@@ -12,6 +14,7 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from medssl.errors import UserError
@@ -56,8 +59,21 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
         accelerator="auto", devices=here, num_nodes=world // here, precision=precision,
         strategy=_replicated() if strategy == "ddp" else ModelParallelStrategy(spread, world, 1),
     )  # fmt: skip
+    if not distributed.is_initialized():
+        atexit.register(_part)
     fabric.launch()
     return fabric
+
+
+def _part() -> None:
+    """Nothing; Gloo's threads have let go of their tensors. One that does so while Python shuts down aborts the process.
+
+    Lightning parts for NCCL only, see https://github.com/pytorch/pytorch/issues/190489. What still holds the group, as a
+    model that was averaged over processes does, would keep the threads: hence the collection.
+    """
+    gc.collect()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def keep_memory() -> None:

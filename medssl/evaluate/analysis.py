@@ -27,6 +27,7 @@ from medssl.evaluate.groups import (
 from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, of_outlines, share
 from medssl.evaluate.outlines import CONVENTIONS, measure_of
 from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
+from medssl.evaluate.sections import SECTIONS, Judged
 from medssl.evaluate.threshold import Threshold, threshold_for
 
 SCHEMA_VERSION = "1"
@@ -164,6 +165,11 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
     notes += _conventions(rows)
     if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
+    told = Judged(
+        judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
+        rules.minimum_patients, rules.margin,
+    )  # fmt: skip
+    sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {
         "name": name,
         "task": "segmentation" if segmentation else "classification",
@@ -173,6 +179,7 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         "threshold": {"value": threshold.value, "provenance": threshold.provenance},
         "estimates": estimates,
         "gaps": found_gaps,
+        "sections": sections,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medssl.probe.findings import Findings, Question
-from medssl.report.forest import for_page
+from medssl.report.drawing import for_page
 from medssl.report.page import tame
 
 HUES = ("#4f79a8", "#c2703d", "#6b9a58", "#8a6bb0", "#b59a2e", "#5aa3a3")

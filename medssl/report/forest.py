@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections.abc import Sequence
 from typing import Any
+
+from medssl.report.drawing import COLOUR, drawing
 
 Row = dict[str, Any]
 
 ROW_INCHES = 0.235
 WIDTH_INCHES = 6.6
-COLOUR = "#4f79a8"
-"""One hue on both the light and the dark page; groups are told apart by place, name and shape, never by colour."""
-
 LONGEST_NAME = 26
 """Characters of a group's name that fit left of the plot; the table under it has the whole name."""
 
@@ -27,22 +23,14 @@ def forest(rows: Sequence[Row], title: str, label: str, name: str) -> str:
     Diamond: everybody. Square: a group. Hollow circle on a dashed line: not recorded. Rows without a value show why
     there is none. `name` makes the element's ids unique on a page.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    options = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 9}
     lines = _lines(rows)
-    with mpl.rc_context(options), warnings.catch_warnings():
-        # Names in a script that the measuring font lacks: the page's own font draws them.
-        warnings.filterwarnings("ignore", message="Glyph")
-        height = 0.62 + ROW_INCHES * len(lines)
-        figure = Figure(figsize=(WIDTH_INCHES, height))
-        axes = figure.subplots()
-        _draw(axes, lines, label)
+    height = 0.62 + ROW_INCHES * len(lines)
+
+    def draw(figure: Any) -> None:
+        _draw(figure.subplots(), lines, label)
         figure.subplots_adjust(left=0.27, right=0.66, top=1 - 0.06 / height, bottom=0.48 / height)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return for_page(out.getvalue(), title, _told(rows, label), name)
+
+    return drawing(draw, (WIDTH_INCHES, height), title, _told(rows, label), name)
 
 
 def _lines(rows: Sequence[Row]) -> list[str | Row]:
@@ -123,27 +111,3 @@ def _told(rows: Sequence[Row], label: str) -> str:
         name = "all patients" if not row["attribute"] else f"{row['attribute']} {row['group']}"
         parts.append(f"{name}: {row['reason']}" if row["value"] is None else f"{name} {numbers(row)}")
     return f"{label}. " + "; ".join(parts)
-
-
-def for_page(svg: str, title: str, told: str, name: str) -> str:
-    """The drawing as an element of a page: ids of its own, text in the page's colour, a title and a description."""
-    from markupsafe import escape
-
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
-    # The drawing's own style sheet would apply to the whole page.
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.S)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    body = body.replace("#000000", "currentColor").replace("stroke: #000", "stroke: currentColor")
-    body = body.replace("fill: #ffffff", "fill: var(--page)")
-    body = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", body, count=1)
-    body = re.sub(r'height="[^"]*"', "", body, count=1)
-    head = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(told)}</desc>'
-    return re.sub(
-        r"<svg ([^>]*)>",
-        lambda found: f'<svg {found[1]} role="img" aria-labelledby="{name}-title {name}-desc">{head}',
-        body,
-        count=1,
-    )

@@ -12,8 +12,9 @@ from medssl.atomic import write_json, write_text
 from medssl.errors import UserError
 from medssl.evaluate.outlines import FAILURES, MEASURES, MEDIAN, measure_of, split_name, title_of
 from medssl.report.forest import forest, numbers
+from medssl.report.sections import DRAWINGS
 
-TEMPLATE = Path(__file__).parent / "report.html"
+FOLDER = Path(__file__).parent
 
 LONGEST_LABEL = 60
 """Characters of a group's name that are shown; a name can be anything that a table holds."""
@@ -71,9 +72,15 @@ def write_report(
 
 def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     """The page as text: one file, no script, no address outside itself; every label is escaped."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.tests["failure"] = lambda metric: split_name(metric)[0] in FAILURES
     environment.filters |= {
         "number": _number,
@@ -84,12 +91,15 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
         "clean": clean,
         "metric": _metric,
         "failed": _failed,
+        "hundred": lambda rate: f"{100 * rate['value']:.0f} ({100 * rate['low']:.0f} to {100 * rate['high']:.0f})",
+        "rest_of_hundred": lambda rate: (
+            f"{100 - 100 * rate['value']:.0f} ({100 - 100 * rate['high']:.0f} to {100 - 100 * rate['low']:.0f})"
+        ),
     }
     analyses = [_shown(analysis, place) for place, analysis in enumerate(report["analyses"])]
     averages = [_averaged(row, report["analyses"]) for row in report.get("averages", [])]
     inside, outside = _embedded(pictures)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template("report.html").render(
         report=report, analyses=analyses, averages=averages, pictures=inside, too_large=outside, verdicts=VERDICTS
     )
 
@@ -109,7 +119,21 @@ def _shown(analysis: Row, place: int) -> dict[str, Any]:
     metrics = list(dict.fromkeys(gap["metric"] for gap in analysis["gaps"]))
     # Markup is safe: the drawing is made here, and its texts are escaped.
     drawn = {"forest": Markup(drawing), "plotted": rows}
-    return {**analysis, **drawn, "compared": metrics, "grid": _grid(analysis), **_outlined(analysis)}
+    sections = [_section(name, content, place) for name, content in analysis.get("sections", {}).items()]
+    return {
+        **analysis, **drawn, "compared": metrics, "grid": _grid(analysis), **_outlined(analysis), "sections": sections,
+    }  # fmt: skip
+
+
+def _section(name: str, content: Row, place: int) -> dict[str, Any]:
+    """A section with its template and the figures that it has."""
+    from markupsafe import Markup
+
+    drawn = DRAWINGS[name](content, f"{name}{place}") if name in DRAWINGS else {}
+    template = f"sections/{name}.html"
+    if not (FOLDER / template).is_file():
+        raise ValueError(f"it has a section {name!r}, which this version does not know")
+    return {"template": template, "content": content, "figures": {one: Markup(svg) for one, svg in drawn.items()}}
 
 
 def _outlined(analysis: Row) -> dict[str, Any]:

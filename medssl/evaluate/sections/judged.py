@@ -1,0 +1,49 @@
+"""What a section is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medssl.evaluate.groups import ordered, with_group
+from medssl.evaluate.threshold import Threshold
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is judged of a table, or of one task of it: the rows with what they need, those left out, and the rules.
+
+    `segmentation` says which of the two kinds it is; `rows` of a classification have label and score. `validation` are the
+    rows of split val, empty when there are none or when they are themselves judged.
+    """
+
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+    validation: pd.DataFrame
+    segmentation: bool
+    threshold: Threshold
+    attributes: Sequence[str]
+    minimum_patients: int
+    margin: float
+
+    def groups(self) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
+        """(attribute, group, rows, reason): everybody first, as ("", "all"), then each group of each attribute, "unknown"
+        last. A group below the fewest patients has the reason and no rows.
+        """
+        yield "", "all", self.rows, ""
+        for attribute in self.attributes:
+            grouped = with_group(self.rows, attribute)
+            for name in ordered(grouped["group"]):
+                inside = grouped[grouped["group"] == name]
+                few = inside["patient_id"].nunique() < self.minimum_patients
+                reason = f"fewer than {self.minimum_patients} patients" if few else ""
+                yield attribute, name, inside.iloc[:0] if few else inside, reason
+
+
+def patients_of(rows: pd.DataFrame) -> tuple[np.ndarray, int]:
+    """(number of each row's patient (N,), how many patients there are)."""
+    codes, names = pd.factorize(rows["patient_id"])
+    return np.asarray(codes), len(names)
