@@ -129,8 +129,9 @@ def predict_raw(
     known = known_to(model.run, model.records[model.run], answering.runs)
     found = receive(archive, beside(output, "work", ""), known, card=card, work=work, progress=progress)
     rows, before = _ends(model, found)
-    write_refused(listed := beside(output, "refused", ".csv"), [*found.refused, *before])
+    listed, refusals = beside(output, "refused", ".csv"), [*found.refused, *before]
     if found.store is None or found.rows.empty:
+        write_refused(listed, refusals)
         for former in (output, lesions_beside(output)):  # they would be taken for this call's
             former.unlink(missing_ok=True)
         why = ", ".join(f"{code} {count}" for code, count in Counter(one.reason for one in found.refused).most_common())
@@ -138,7 +139,9 @@ def predict_raw(
             f"{archive}: nothing in it that this model may be asked about ({why}); {listed} says what to do"
         )
     rows = _with_label(rows, found.store, model.head.target)
-    return _answered(model, found.store, rows, output, answering, progress)
+    table = _answered(model, found.store, rows, output, answering, progress)
+    write_refused(listed, refusals)  # last: beside the table of a call before, a new list would be taken for its own
+    return table
 
 
 def _ends(model: Model, found: Arrivals) -> tuple[pd.DataFrame, list[Refused]]:
