@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.errors import UserError
+from medssl.evaluate.classes import one_vs_rest
 from medssl.evaluate.outlines import FAILURES, MEASURES, columns_of, split_name
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
     """The table with its types settled. Raises UserError for whatever would make a number wrong."""
     import pandas as pd
 
+    table = one_vs_rest(table, where)
     for column in REQUIRED:
         if column not in table:
             hint = "; separate columns by commas" if len(table.columns) == 1 else ""
