@@ -33,7 +33,7 @@ def froc(content: Row, name: str) -> dict[str, str]:
     whole = content["rows"][0]
     if not whole["sensitivity"]:
         return {}
-    panels = _panels(content["rows"][1:]) or [("", [])]
+    panels = _panels(content["rows"][1:], whole) or [("", [])]
     down, across = math.ceil(len(panels) / ACROSS), min(len(panels), ACROSS)
 
     def draw(figure: Any) -> None:
@@ -49,11 +49,11 @@ def froc(content: Row, name: str) -> dict[str, str]:
     return {"froc": drawing(draw, size, "Lesions found by false alarms a case", told, f"{name}-froc")}
 
 
-def _panels(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Each attribute with its largest groups that have a curve."""
+def _panels(rows: Sequence[Row], whole: Row) -> list[tuple[str, list[Row]]]:
+    """Each attribute with its largest groups that have a curve, but for those that are everybody."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
-        if row["sensitivity"]:
+        if row["sensitivity"] and row["counts"] != whole["counts"]:
             panels.setdefault(row["attribute"], []).append(row)
     return [
         (attribute, sorted(found, key=lambda row: -row["counts"]["patients"])[:MOST_GROUPS])
