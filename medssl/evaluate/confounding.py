@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from medssl.evaluate.groups import with_group
 from medssl.evaluate.intervals import quantile
 from medssl.evaluate.measures import Metric
 from medssl.evaluate.metrics import Measured
-from medssl.evaluate.predictions import UNKNOWN
 
 CONFOUNDED = 0.8
 """Cramér's V from which site and group are nearly one thing."""
@@ -88,27 +87,29 @@ def pooled(parts: list[tuple[float, Difference]]) -> Difference:
     return Difference(value, influence, sum(each) ** 2 / loss)
 
 
-def two_way(rows: pd.DataFrame, site: str, attribute: str, metric: Metric, minimum: int) -> dict[str, Any] | None:
-    """The gaps between the groups of an attribute over all sites and within them, and what warns that they cannot be told
-    from each other; None with fewer than two groups of `minimum` patients.
+def two_way(
+    rows: pd.DataFrame, groups: Sequence[str], names: tuple[str, str], metric: Metric, minimum: int
+) -> dict[str, Any] | None:
+    """The gaps of `groups` over all sites and within them, and what warns that they cannot be told from gaps between sites;
+    None with fewer than two groups of `minimum` patients. `names` are what site and group are called.
 
-    `rows` have `place`, their value of the attribute `site`, and the numbers of their `patient`. A gap within sites is the
-    mean of those at each site, weighted by how many patients both sides have there (as Mantel and Haenszel's). Of two
-    groups there is one line, since they mirror each other. Patients of several sites or groups count in each.
+    `rows` have `place`, `group` and the numbers of their `patient`. A gap within sites is the mean of those at each site,
+    weighted by how many patients both sides have there (as Mantel and Haenszel's). Of two groups there is one line, since
+    they mirror each other. Patients of several sites or groups count in each.
     """
-    both = with_group(metric.uses(rows), attribute)
-    both = both[both["group"] != UNKNOWN]
-    people = both.drop_duplicates(["patient_id", "place", "group"])
-    size = both.groupby("group")["patient_id"].nunique()
-    names = sorted(size.index[size >= minimum])
-    if len(names) < 2:
+    site, attribute = names
+    size = rows.groupby("group")["patient_id"].nunique()
+    told = [group for group in groups if size.get(group, 0) >= minimum]
+    if len(told) < 2:
         return None
+    people = rows.drop_duplicates(["patient_id", "place", "group"])
     counts = pd.crosstab(people["place"], people["group"]).to_numpy()
     v, empty = cramers_v(counts), empty_cells(counts)
-    lines = [_line(both, name, metric, minimum) for name in (names[:1] if len(size) == 2 else names)]
-    notes = [text for one in lines for text in _notes(one, site, attribute)]
+    lines = [_line(rows, group, metric, minimum) for group in (told[:1] if len(size) == 2 else told)]
+    notes = [*_alone(lines, site, attribute), *(text for one in lines for text in _turned(one, site, attribute))]
     return {
-        "attribute": attribute, "cramers_v": None if math.isnan(v) else v, "empty": empty, "lines": lines,
+        "grouping": attribute, "cramers_v": None if math.isnan(v) else v, "empty": empty,
+        "lines": [{"grouping": attribute, **line} for line in lines],
         "warnings": [*_entangled(v, empty, site, attribute), *notes],
     }  # fmt: skip
 
@@ -165,15 +166,20 @@ def _entangled(v: float, empty: int, site: str, attribute: str) -> list[str]:
     return found
 
 
-def _notes(line: dict[str, Any], site: str, attribute: str) -> list[str]:
-    """Sentences on a group that no site has beside others, and on a gap that is another within sites."""
-    name = f"{attribute} {line['group']}"
-    if not line["sites"]:
-        return [f"No {site} has enough patients of {name} and of others: their gap cannot be told from the {site}."]
+def _alone(lines: Sequence[dict[str, Any]], site: str, attribute: str) -> list[str]:
+    """A sentence on groups that no site has beside others."""
+    alone = ", ".join(line["group"] for line in lines if not line["sites"])
+    return [
+        f"No {site} has enough patients of {attribute} {alone} and of others: no gap can be told from the {site}."
+    ] * bool(alone)
+
+
+def _turned(line: dict[str, Any], site: str, attribute: str) -> list[str]:
+    """A sentence on a gap that has another sign within sites, where that is not by chance."""
     low, high = line["moved"]["low"], line["moved"]["high"]
-    if line["turned"] and low is not None and (low > 0 or high < 0):
-        return [
-            f"The gap of {name} has another sign within each {site} than over all of them: "
-            f"{line['within']['value']:+.2f} within, {line['over_all']['value']:+.2f} over all."
-        ]
-    return []
+    if not line["turned"] or low is None or low <= 0 <= high:
+        return []
+    return [
+        f"The gap of {attribute} {line['group']} has another sign within each {site} than over all of them: "
+        f"{line['within']['value']:+.2f} within, {line['over_all']['value']:+.2f} over all."
+    ]

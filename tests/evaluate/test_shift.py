@@ -78,7 +78,7 @@ def test_only_where_and_when_an_image_was_made_is_a_site():
     told = section(table, by=["site", "sex", "scanner", "year"])
     assert [one["attribute"] for one in told["attributes"]] == ["site", "year"]
     assert section(table, by=["sex"]) is None and section(table, by=["scanner"]) is None
-    assert all({t["attribute"] for t in one["tables"]} == {"sex"} for one in told["attributes"])
+    assert all({t["grouping"] for t in one["tables"]} == {"sex"} for one in told["attributes"])
 
 
 def test_a_site_without_an_error_has_a_reason_and_no_weight():
@@ -169,7 +169,7 @@ def test_a_group_that_is_a_site_is_warned_of():
         "site and race are nearly one thing (Cramér's V" in text
         and "6 combinations of site and race have nobody" in text
     )
-    assert "No site has enough patients of race b and of others" in text
+    assert "No site has enough patients of race a, b, c and of others" in text
     assert all(line["within"]["value"] is None and line["within"]["reason"] for line in told["lines"])
 
 

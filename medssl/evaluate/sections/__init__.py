@@ -13,11 +13,13 @@ from medssl.evaluate.sections.judged import Judged
 from medssl.evaluate.sections.lesions import lesions
 from medssl.evaluate.sections.operating import operating
 from medssl.evaluate.sections.shift import shift
+from medssl.evaluate.sections.volume import volume
 
 SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
     "operating": operating,
     "lesions": lesions,
     "shift": shift,
+    "volume": volume,
 }
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 

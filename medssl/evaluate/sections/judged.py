@@ -49,3 +49,8 @@ def patients_of(rows: pd.DataFrame) -> tuple[np.ndarray, int]:
     """(number of each row's patient (N,), how many patients there are)."""
     codes, names = pd.factorize(rows["patient_id"])
     return np.asarray(codes), len(names)
+
+
+def reasons(judged: Judged, attribute: str) -> dict[str, str]:
+    """Each group of an attribute, with the reason why nothing is told of it, or "" where it is shown."""
+    return {group: reason for name, group, _, reason in judged.groups() if name == attribute}

@@ -18,7 +18,7 @@ from medssl.evaluate.measures import AUROC, Metric, mean_of
 from medssl.evaluate.metrics import Measured
 from medssl.evaluate.outlines import measure_of
 from medssl.evaluate.predictions import UNKNOWN, structures_of
-from medssl.evaluate.sections.judged import Judged, patients_of
+from medssl.evaluate.sections.judged import Judged, patients_of, reasons
 
 SITES = (
     "site", "hospital", "centre", "center", "institution", "scanner", "device", "vendor", "manufacturer", "model_name",
@@ -41,29 +41,33 @@ def shift(judged: Judged) -> dict[str, Any] | None:
 
 
 def _attribute(judged: Judged, name: str, metric: Metric) -> dict[str, Any] | None:
+    told = {place: reason for place, reason in reasons(judged, name).items() if place != UNKNOWN}
+    shown = [place for place, reason in told.items() if not reason]
+    if len(told) < 2 or not shown:
+        return None
     grouped = with_group(judged.rows, name).rename(columns={"group": "place"})
     grouped = grouped[grouped["place"] != UNKNOWN]
-    people = grouped.groupby("place")["patient_id"].nunique()
-    shown = sorted(people.index[people >= judged.minimum_patients])
-    if len(people) < 2 or not shown:
-        return None
     grouped = grouped.assign(patient=patients_of(grouped)[0])
     each = {place: _measured(grouped[grouped["place"] == place], metric) for place in shown}
     usable = {place: one for place, one in each.items() if isinstance(one, Measured)}
     apart = _distances(grouped, shown) if not judged.segmentation else {}
     rows = [_site(place, grouped, each[place], metric, apart.get(place, {})) for place in shown]
-    hidden = [
-        {"site": place, "reason": f"fewer than {judged.minimum_patients} patients"} | _nothing()
-        for place in sorted(people.index[people < judged.minimum_patients])
-    ]
+    hidden = [{"site": place, "reason": reason} | _nothing() for place, reason in told.items() if reason]
     summary, reason = None, f"fewer than {FEWEST_SITES} sites have an error to be weighed by"
     if len(usable) >= FEWEST_SITES:
         summary, reason = _summary(list(usable.values()), metric), ""
     others = [attribute for attribute in judged.attributes if attribute not in SITES and "*" not in attribute]
-    tables = [table for one in others if (table := two_way(grouped, name, one, metric, judged.minimum_patients))]
+    tables = [table for one in others if (table := _table(judged, grouped, name, one, metric))]
     return {
         "attribute": name, "sites": rows + hidden, "summary": summary, "reason": reason, "tables": tables,
     }  # fmt: skip
+
+
+def _table(judged: Judged, rows: pd.DataFrame, site: str, attribute: str, metric: Metric) -> dict[str, Any] | None:
+    """The gaps between the groups that are shown, over all sites and within them."""
+    groups = [group for group, reason in reasons(judged, attribute).items() if not reason and group != UNKNOWN]
+    rows = with_group(metric.uses(rows), attribute)
+    return two_way(rows[rows["group"] != UNKNOWN], groups, (site, attribute), metric, judged.minimum_patients)
 
 
 def _nothing() -> dict[str, None]:
