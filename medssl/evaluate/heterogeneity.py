@@ -61,8 +61,9 @@ def between(values: np.ndarray, errors: np.ndarray, level: float = 0.95) -> Betw
     _, _, spread = _summaries(values, within, steps)
     ends = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], sites - 1)
     variance, low, high = _where(values, within, steps, spread, np.array([sites - 1, *ends]))
-    mean, weight, seen = (float(one[0]) for one in _summaries(values, within, np.array([variance])))
-    half = quantile(level, sites - 1) * float(np.sqrt(max(1.0, seen / (sites - 1)) / weight))
+    # At this variance Hartung and Knapp's error is that of the weights; where it is 0 theirs is smaller, and not used.
+    mean, weight, _ = (float(one[0]) for one in _summaries(values, within, np.array([variance])))
+    half = quantile(level, sites - 1) / float(np.sqrt(weight))
     fixed = 1 / within
     typical = float((sites - 1) * fixed.sum() / (fixed.sum() ** 2 - np.square(fixed).sum()))
     likely = _where(values, within, steps, spread, stats.chi2.ppf((np.arange(LIKELY) + 0.5) / LIKELY, sites - 1))

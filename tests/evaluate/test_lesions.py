@@ -237,10 +237,13 @@ def test_what_is_not_judged_does_not_count():
     cases, found = cohort()
     odd = cases.sample(20, random_state=0).index
     changed = cases.assign(label=cases["label"].where(~cases.index.isin(odd)))
+    unknown = found["sample_id"].isin(cases.loc[odd, "sample_id"])
+    found = found.assign(truth=found["truth"].where(~unknown))  # nobody outlined them
     val = cases.assign(split="val", sample_id=cases["sample_id"] + "v", patient_id=cases["patient_id"] + "v", score=0.5)
-    more = pd.concat([found, found.assign(sample_id=found["sample_id"] + "v", score=found["score"].clip(upper=0.4))])
+    more = pd.concat([found, found.assign(sample_id=found["sample_id"] + "v", score=found["score"] / 2)])
     kept = cases.drop(index=odd)
-    alone = Detection(kept, found[found["sample_id"].isin(kept["sample_id"])])
+    alone = Detection(kept, found[~unknown])
+    val["label"] = changed["label"]
     assert section(Detection(pd.concat([changed, val]), more))["rows"] == section(alone)["rows"]
 
 

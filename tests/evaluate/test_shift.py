@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
+from scipy.stats import ks_2samp
 from statsmodels.stats.meta_analysis import combine_effects
 
 from medssl.evaluate import auroc, evaluate
@@ -68,6 +69,14 @@ def test_a_small_site_is_named_and_nothing_more():
     (rare,) = [row for row in one["sites"] if row["site"] == "rare"]
     assert rare == {"site": "rare", "reason": "fewer than 11 patients", "n_patients": None, "value": None, "low": None,
                     "high": None, "distance": None, "distance_without": None}  # fmt: skip
+    # It is still elsewhere, of which the others' scores are told apart.
+    table = sited()
+    for name, part in {"distance": table, "distance_without": table[table["label"] == 0]}.items():
+        for row in one["sites"][:-1]:
+            here = part["site"] == row["site"]
+            wanted = ks_2samp(part["score"][here], part["score"][~here], method="asymp").statistic
+            assert row[name]["value"] == pytest.approx(wanted, abs=0.0015)
+            assert row[name]["value"] <= wanted + 1e-12
     # Of three places two are left, which have no spread.
     (two,) = section(sited(sites=2), by=["site"])["attributes"]
     assert two["summary"] is None and two["reason"] == "fewer than 3 sites have an error to be weighed by"
