@@ -21,6 +21,7 @@ from medssl.arrivals import Arrivals, known_to, receive
 from medssl.atomic import replacing
 from medssl.domain import BOUND, Density, Refused, read_density, refused, unlike, write_refused
 from medssl.errors import UserError
+from medssl.evaluate.lesions import lesions_beside
 from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Detect, Findings, Forecast, Head, Present, Segment, asked_beside
 from medssl.learners import Supervised
@@ -159,11 +160,6 @@ def _ends(model: Model, found: Arrivals) -> tuple[pd.DataFrame, list[Refused]]:
 def beside(output: Path, what: str, ending: str) -> Path:
     """Where something is that belongs to a predictions table: OUTPUT_what."""
     return output.with_name(f"{output.stem}_{what}{ending}")
-
-
-def lesions_beside(output: Path) -> Path:
-    """Where the table of lesions is that belongs to a predictions table."""
-    return beside(output, "lesions", output.suffix)
 
 
 def _table_at(output: Path | str) -> Path:

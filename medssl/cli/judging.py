@@ -15,6 +15,8 @@ from medssl.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medssl.evaluate.lesions import Detection
+
 
 @app.command()
 def evaluate(
@@ -23,6 +25,9 @@ def evaluate(
     by: Annotated[list[str], typer.Option(help="Attribute, or a crossing such as sex*race. Repeatable.")] = [],  # noqa: B006
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
     title: Annotated[str, typer.Option(help="Title of the report.")] = "Model evaluation",
+    lesions: Annotated[
+        Path | None, typer.Option(help="Lesions of a detection; else PREDICTIONS_lesions beside it, if there.")
+    ] = None,
 ) -> None:
     """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
 
@@ -31,7 +36,7 @@ def evaluate(
     from medssl.atomic import write_json
     from medssl.evaluate import evaluate as judge
 
-    report = judge(_named(tables), by=by, split=split, title=title)
+    report = judge(_detections(_named(tables), tables, lesions), by=by, split=split, title=title)
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
         say(line)
@@ -116,6 +121,23 @@ def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     if len(set(names)) < len(names):
         raise UserError(f"{paths[0].name}: two tables would have the name {names[0]!r}; rename one of the files")
     return {name: read_predictions(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _detections(
+    named: dict[str, pd.DataFrame], paths: Sequence[Path], lesions: Path | None
+) -> dict[str, pd.DataFrame | Detection]:
+    """The tables, each with its lesions: those of the file `lesions`, or of the one beside it where there is one."""
+    from medssl.evaluate.lesions import Detection, lesions_beside, read_lesions
+
+    if lesions and len(paths) > 1:
+        raise UserError(
+            f"--lesions {lesions}: of which of {len(paths)} tables? Give one table, or name the files alike"
+        )
+    found = {name: lesions or lesions_beside(path) for name, path in zip(named, paths, strict=True)}
+    return {
+        name: Detection(table, read_lesions(found[name])) if lesions or found[name].exists() else table
+        for name, table in named.items()
+    }
 
 
 def _read_json(path: Path) -> dict[str, object]:
