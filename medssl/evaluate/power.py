@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from medssl.evaluate.findings import LONGEST_NAME
 from medssl.evaluate.groups import Row
 from medssl.evaluate.outlines import measure_of, title_of
 
@@ -100,7 +101,8 @@ def _sentence(told: Row, row: Row, reason: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row['attribute']} {row['group']}"
+    parts = (row["attribute"], row["group"])
+    return " ".join(part if len(part) <= LONGEST_NAME else part[: LONGEST_NAME - 1] + "…" for part in parts)
 
 
 def _about(count: int) -> int:

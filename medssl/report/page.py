@@ -105,7 +105,7 @@ def _numbered(page: str, element: str, word: str) -> str:
     """
     parts = re.split(rf"(<{element}[^>]*>)", page)
     for count, place in enumerate(range(1, len(parts), 2), 1):
-        parts[place] += f"<b>{word} {count}.</b> "
+        parts[place] += f"<strong>{word} {count}.</strong> "
     return "".join(parts)
 
 
