@@ -50,12 +50,14 @@ def _step(width: float) -> float:
 def axis(scale: Scale) -> str:
     """The head of the column: the ticks with their numbers."""
     places = max(0, -math.floor(math.log10(scale.ticks[1] - scale.ticks[0]) + 1e-9))
-    words = "".join(
-        f'<text x="{scale.place(tick)}" y="13" text-anchor="middle">{tick:.{places}f}</text>'
-        f'<line x1="{scale.place(tick)}" x2="{scale.place(tick)}" y1="17" y2="{HEIGHT}"/>'
-        for tick in scale.ticks
-    )
-    return _drawn("rail axis", words)
+    parts = []
+    for tick in scale.ticks:
+        at = scale.place(tick)
+        # Where there is little room, those between the ends are left out.
+        kind = "end" if tick in (scale.low, scale.high) else "inner"
+        parts.append(f'<text class="{kind}" x="{at}" y="13" text-anchor="middle">{tick:.{places}f}</text>')
+        parts.append(f'<line x1="{at}" x2="{at}" y1="17" y2="{HEIGHT}"/>')
+    return _drawn("rail axis", "".join(parts))
 
 
 def rail(row: Row, scale: Scale) -> str:

@@ -130,14 +130,14 @@ def test_a_name_cannot_become_markdown():
     reader = MarkdownIt("commonmark").enable("table")
     for text in (as_markdown(report), model_card(report).split("---\n", 2)[2]):
         page = reader.render(text)
-        assert set(re.findall(r"<(\w+)", page)) <= {"h1", "h2", "h3", "p", "ol", "ul", "li", "strong", "table", "thead", "tbody",
-                                                    "tr", "th", "td"}  # fmt: skip
+        plain = ["h1", "h2", "h3", "p", "ol", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td"]
+        assert set(re.findall(r"<(\w+)", page)) <= set(plain)
         shown = {html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", page)}
         assert {clean(name) for name in HOSTILE} <= shown
         for table in re.findall(r"<table>.*?</table>", page, re.S):
             rows = [len(re.findall(r"<t[hd]>", row)) for row in re.findall(r"<tr>.*?</tr>", table, re.S)]
             assert len(set(rows)) == 1
-        assert "://" not in text  # what some renderers make a link by itself
+        assert not re.search(r"https?://|www\.", text)  # what some renderers make a link by itself
 
 
 def test_the_model_index_is_yaml_with_the_numbers_of_the_report(report):
