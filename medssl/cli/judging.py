@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medssl.cli.options import NOTHING_USABLE, Output, app, now, say, typed
+from medssl.cli.options import INCONCLUSIVE, NOTHING_USABLE, REQUIREMENT, Output, app, now, say, typed
 from medssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,20 +27,37 @@ def evaluate(
     by: Annotated[list[str], typer.Option(help="Attribute, or a crossing such as sex*race. Repeatable.")] = [],  # noqa: B006
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
     title: Annotated[str, typer.Option(help="Title of the report.")] = "Model evaluation",
+    require: Annotated[
+        list[str],
+        typer.Option(help="What must be reached, e.g. sensitivity=0.80; declared before looking. Repeatable."),
+    ] = [],  # noqa: B006
+    strict: Annotated[bool, typer.Option(help="Exit code 7 where a requirement is neither met nor missed.")] = False,
     deviation: Annotated[list[str], typer.Option(help="Where this departs from what was planned. Repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
+
+    The report is written whatever it says. Exit code 6 where a requirement is not met, overall or in a group.
 
     Example: medssl evaluate predictions.parquet --by sex --by race --by 'sex*race' -o report.json
     """
     from medssl.atomic import write_json
     from medssl.evaluate import evaluate as judge
+    from medssl.evaluate.criteria import NOT_MET, OPEN, read_criteria, with_criteria
 
-    report = judge(_named(tables), by=by, split=split, title=title)
+    limits = read_criteria(require)
+    report = with_criteria(judge(_named(tables), by=by, split=split, title=title), limits)
     report["provenance"] |= {"command": typed(context), "date": now(), "deviations": deviation}
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
         say(line)
+    verdicts = [row["verdict"] for row in report["criteria"]["rows"]] if limits else []
+    if limits:
+        say(f"required: {len(verdicts) - verdicts.count(NOT_MET) - verdicts.count(OPEN)} met, "
+            f"{verdicts.count(NOT_MET)} not met, {verdicts.count(OPEN)} cannot be concluded")  # fmt: skip
+    if NOT_MET in verdicts:
+        raise typer.Exit(REQUIREMENT)
+    if strict and OPEN in verdicts:
+        raise typer.Exit(INCONCLUSIVE)
 
 
 @app.command()

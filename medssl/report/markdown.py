@@ -11,7 +11,7 @@ import yaml
 from medssl.report import crosswalk
 from medssl.report.provenance import lines_of
 from medssl.report.screen import screen
-from medssl.report.words import VERDICTS, Row, clean, metric, number, numbers, signed, tame
+from medssl.report.words import VERDICTS, Row, clean, metric, number, numbers, required, signed, tame
 
 LIMITS = (
     "Small differences may be chance; a difference that was not shown may still exist; equal numbers need not mean equal "
@@ -30,6 +30,7 @@ def as_markdown(report: Row) -> str:
     """
     lines = [f"# {_plain(report['title'])}", "", _judged(report), ""]
     lines += [f"{k}. {_plain(sentence)}" for k, sentence in enumerate(report["findings"], 1)]
+    lines += _required(report.get("criteria", {}).get("rows", []))
     for analysis in report["analyses"]:
         lines += ["", f"## {_name(analysis['name'])}", "", *_screen(analysis), *_details(analysis)]
     told = [[_plain(what), _plain(which)] for what, which in lines_of(report)]
@@ -69,6 +70,17 @@ def _judged(report: Row) -> str:
         f"Judged on split {_name(report['split'])}. The patient is the unit, intervals are at 95 %. A difference of "
         f"{report['margin']:.2f} was declared to matter. Groups under {report['minimum_patients']} patients are not shown."
     )
+
+
+def _required(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        yield from ("", "## What was required", "")
+        cells = [
+            [_name(row["analysis"]), required(row), _name(row["attribute"]), _name(row["group"]),
+             numbers(row) or _plain(row["reason"]), row["verdict"]]
+            for row in rows
+        ]  # fmt: skip
+        yield from _table(["analysis", "required", "attribute", "group", "value (95 % interval)", "verdict"], cells)
 
 
 def _screen(analysis: Row) -> Iterator[str]:

@@ -91,6 +91,7 @@ def _environment() -> Any:
         "tame": tame,
         "clean": clean,
         "metric": words.metric,
+        "required": words.required,
         "failed": words.failed,
         "hundred": words.hundred,
         "rest_of_hundred": lambda rate: words.hundred(words.rest_of(rate)),

@@ -33,6 +33,7 @@ def tables(report: Row) -> dict[str, list[dict[str, Any]]]:
             parts += _lists(name, content, {})
         for name, rows in parts:
             found.setdefault(name, []).extend({"analysis": analysis["name"], **row} for row in rows)
+    found["criteria"] = [dict(row) for row in report.get("criteria", {}).get("rows", [])]
     return {name: rows for name, rows in found.items() if rows}
 
 

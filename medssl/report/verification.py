@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.errors import UserError
 from medssl.evaluate.analysis import digest, evaluate
+from medssl.evaluate.criteria import with_criteria
 from medssl.report.words import Row, clean
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-9
 """Relative: sums in another order, of another machine's library, differ in the last digits."""
 
-COMPARED = ("analyses", "averages", "findings", "split", "margin", "minimum_patients")
+COMPARED = ("analyses", "averages", "criteria", "findings", "split", "margin", "minimum_patients")
 
 
 def differences(report: Row, tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -47,8 +48,10 @@ def differences(report: Row, tables: Mapping[str, pd.DataFrame]) -> list[str]:
         again = evaluate(tables, **asked)
     except TypeError as error:
         raise UserError(f"verify: {error}; the report was made by another version, verify it with that one") from None
+    if "criteria" in report:
+        again = with_criteria(again, report["criteria"]["limits"])
     for part in COMPARED:
-        found += [clean(one) for one in _differ(report.get(part), again[part], part)]
+        found += [clean(one) for one in _differ(report.get(part), again.get(part), part)]
     return found
 
 

@@ -91,3 +91,9 @@ def failed(row: Row | None) -> str:
     if row is None or row["n_rows"] is None:
         return "" if row is None else row["reason"]
     return f"{row['n_positive']} of {row['n_rows']}"
+
+
+def required(row: Row) -> str:
+    """What an acceptance criterion asks."""
+    most = not measure_of(row["metric"]).more_is_better
+    return f"{metric(row['metric'])} at {'most' if most else 'least'} {number(row['limit'])}"

@@ -74,6 +74,10 @@ TOUCHING = """
     const boxes = [...axis.querySelectorAll('text')].map(t => t.getBoundingClientRect()).filter(r => r.width);
     for (let k = 1; k < boxes.length; k++) if (boxes[k].left < boxes[k - 1].right) found.push('ticks ' + k);
   }
+  for (const table of document.querySelectorAll('table.forest')) {
+    const room = table.closest('.wide');
+    if (room.scrollWidth > room.clientWidth + 1) found.push('the first table scrolls');
+  }
   for (const row of document.querySelectorAll('table.forest tr')) {
     const cells = [...row.children].map(c => [c, c.getBoundingClientRect()]).filter(([, r]) => r.width);
     for (const [cell, box] of cells) {
@@ -84,7 +88,7 @@ TOUCHING = """
   return found;
 })()
 """
-"""Numbers on an axis that run into each other, and words of the first table that leave their cell."""
+"""Numbers on an axis that run into each other; a first table that has to be scrolled, and words that leave their cell."""
 
 WHERE = "(id => { const r = document.getElementById(id).getBoundingClientRect(); return [r.top, r.bottom]; })"
 

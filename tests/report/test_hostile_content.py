@@ -119,6 +119,14 @@ def test_a_name_is_shown_as_it_is(tmp_path):
         assert page.text.count(HOSTILE[name]) >= 5
 
 
+def test_a_drawing_shows_a_name_as_it_is(tmp_path):
+    report = evaluate({"eye": scored('id="x" url(#y) #000000')}, minimum_patients=5)
+    text = write_report(report, tmp_path).read_text(encoding="utf-8")
+    drawn = text[text.index("<svg xmlns:xlink") : text.index("<figcaption")]
+    assert '>id="x" url(#y) #000000<' in drawn
+    assert "currentColor" in drawn
+
+
 def test_one_closed_accessible_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (400, 600), dtype=np.uint8)
     pictures = {}
