@@ -55,12 +55,8 @@ def _row(gap: Row, row: Row) -> Row:
     if hidden:
         reason = row.get("reason") or gap["reason"] or "not shown"
         nothing = {"n_patients": None, "of": None, "n": None, "needed": None}
-        return {
-            **base,
-            **nothing,
-            "standing": "too few",
-            "sentence": f"{_name(gap)}: {reason}; nothing can be concluded.",
-        }
+        told = {"standing": "too few", "reason": reason}
+        return {**base, **nothing, **told, "sentence": f"{_name(gap)}: {reason}; nothing can be concluded."}
     of, count = _counted(row)
     # Of distances, no nearness is declared.
     shares = not measure_of(gap["metric"]).unit
@@ -68,7 +64,7 @@ def _row(gap: Row, row: Row) -> Row:
     needed = cases_needed(count, error) if shares and error is not None else None
     found = {"n_patients": row["n_patients"], "of": of, "n": count, "needed": needed}
     wide = shares and (row["low"] is None or (row["high"] - row["low"]) / 2 > TOO_WIDE)
-    told = {**base, **found, "standing": "too few" if wide else "open"}
+    told = {**base, **found, "standing": "too few" if wide else "open", "reason": gap["reason"]}
     return {**told, "sentence": _sentence(told, row, gap["reason"])}
 
 

@@ -106,6 +106,7 @@ def test_a_group_that_is_not_shown_is_told_without_a_number():
         assert row["sentence"] == "group_of tiny: fewer than 11 patients; nothing can be concluded."
         assert {row[key] for key in ("n_patients", "of", "n", "needed", "smallest_detectable")} == {None}
         assert row["standing"] == "too few"
+        assert row["reason"] == "fewer than 11 patients"
 
 
 def test_what_came_to_a_conclusion_is_not_told():
