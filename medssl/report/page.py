@@ -152,7 +152,7 @@ def _section(name: str, content: Row, place: int, environment: Any) -> dict[str,
     """A section as drawn by its template, with its title, the first heading there."""
     from markupsafe import Markup
 
-    figures = DRAWINGS[name](content, f"{name}{place}") if name in DRAWINGS else {}
+    figures = DRAWINGS[name](words.tamed(content), f"{name}{place}") if name in DRAWINGS else {}
     template = f"sections/{name}.html"
     if not (FOLDER / template).is_file():
         raise ValueError(f"it has a section {name!r}, which this version does not know")

@@ -27,6 +27,8 @@ METRICS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "average_precision": "average precision",
+    "sensitivity_at_specificity_90": "sensitivity at specificity 0.90",
+    "specificity_at_sensitivity_90": "specificity at sensitivity 0.90",
     "brier": "Brier score",
 }
 
@@ -40,6 +42,15 @@ def tame(text: object) -> str:
     """A label as one short line: cleaned, and cut when it is too long."""
     plain = clean(text)
     return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
+
+
+def tamed(content: Any) -> Any:
+    """The content with every text in it tamed: a drawing has no filters."""
+    if isinstance(content, Mapping):
+        return {key: tamed(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [tamed(value) for value in content]
+    return tame(content) if isinstance(content, str) else content
 
 
 def metric(name: str) -> str:

@@ -138,11 +138,11 @@ def test_one_closed_accessible_file(tmp_path):
     page = Page(text)
     assert path.stat().st_size < 2_000_000
     assert page.tags.count("img") == 2
-    # Hidden are those that stand beside their own numbers in a table; of the others there is one, with title and words.
+    # Hidden are those that stand beside their own numbers in a table; each other has a title and words.
     told = [drawing for drawing in page.drawings if "aria-hidden" not in drawing]
     assert page.tags.count("h1") == page.tags.count("title") - len(told) == 1
-    assert len(told) == 1
-    assert {"title", "desc"} <= told[0]
+    assert len(told) >= 1
+    assert all({"title", "desc"} <= drawing for drawing in told)
     ids = [value for key, value in page.attributes if key == "id"]
     assert len(ids) == len(set(ids))
     for key, value in page.attributes:
