@@ -12,6 +12,7 @@ import pandas as pd
 from medssl.errors import UserError
 from medssl.evaluate import cohort, lesions
 from medssl.evaluate.average import average
+from medssl.evaluate.bootstrap import SEED
 from medssl.evaluate.findings import findings
 from medssl.evaluate.groups import (
     MOST_LEVELS,
@@ -27,6 +28,7 @@ from medssl.evaluate.groups import (
 from medssl.evaluate.lesions import Detection, check_lesions, separated
 from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, of_outlines, share
 from medssl.evaluate.outlines import CONVENTIONS, measure_of
+from medssl.evaluate.power import power
 from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
 from medssl.evaluate.sections import SECTIONS, Judged
 from medssl.evaluate.threshold import Threshold, threshold_for
@@ -74,6 +76,7 @@ def evaluate(
     would matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the
     validation rows: Youden's, or the one that reaches `target_sensitivity`.
     """
+    asked = {name: value for name, value in locals().items() if name != "tables"}
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
     if minimum_patients < 1:
@@ -105,6 +108,9 @@ def evaluate(
             "versions": _versions(),
             "unit": "patient",
             "level": 0.95,
+            "settings": {**asked, "by": list(by)},
+            "seed": SEED,
+            "splits": {name: _splits(table) for name, table in checked.items()},
         },
     }
 
@@ -144,6 +150,11 @@ def _parts(name: str, table: pd.DataFrame, split: str, *, alone: bool) -> tuple[
 def _judged(rows: pd.DataFrame, split: str) -> pd.DataFrame:
     """The rows of a split that have a label and a score."""
     return rows[(rows["split"] == split) & rows["label"].notna() & rows["score"].notna()]
+
+
+def _splits(table: pd.DataFrame) -> dict[str, int]:
+    """How many patients each split has; `check_predictions` has seen that none is in two of them."""
+    return {str(name): int(count) for name, count in table.groupby("split")["patient_id"].nunique().items()}
 
 
 def _versions() -> dict[str, str]:
@@ -188,6 +199,7 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         "threshold": {"value": threshold.value, "provenance": threshold.provenance},
         "estimates": estimates,
         "gaps": found_gaps,
+        "power": power(estimates, found_gaps),
         "sections": sections,
     }
 
