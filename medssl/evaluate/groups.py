@@ -7,7 +7,7 @@ on the scale on which the metric is normal), so that asking about six groups doe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,9 @@ def check_levels(rows: pd.DataFrame, attribute: str) -> None:
             )
 
 
-def ordered(names: Iterable[str]) -> list[str]:
+def ordered(names: pd.Series) -> list[str]:
     """Each group's name once, the known ones sorted, "unknown" last."""
-    return sorted(set(names), key=lambda name: (name == UNKNOWN, name))
+    return sorted(names.unique(), key=lambda name: (name == UNKNOWN, name))
 
 
 def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, minimum: int) -> Row:

@@ -38,6 +38,8 @@ METRICS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "average_precision": "average precision",
+    "sensitivity_at_specificity_90": "sensitivity at specificity 0.90",
+    "specificity_at_sensitivity_90": "specificity at sensitivity 0.90",
     "brier": "Brier score",
 }
 
