@@ -160,10 +160,10 @@ def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attr
         influences.append(group.influence / _slope(group) - rest.influence / _slope(rest))
     spread = np.array(influences)
     errors = np.sqrt(np.square(spread).sum(1))
-    freedom = min(min(group.freedom, rest.freedom) for _, group, rest in sides)
-    critical = _critical(spread, errors, freedom)
+    largest = _critical(spread, errors, math.inf) / quantile(0.95, math.inf)
     found = []
     for (name, group, rest), difference, error in zip(sides, differences, errors, strict=True):
+        critical = largest * quantile(0.95, _freedom(group, rest))
         low, high = (_unscaled(group, rest, difference + sign * critical * float(error)) for sign in (-1, 1))
         raw = float(np.sqrt(np.square(group.influence - rest.influence).sum()))
         verdict = "gap" if low > 0 or high < 0 else "equivalent" if -margin < low and high < margin else "inconclusive"
@@ -173,6 +173,12 @@ def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attr
                    "rest_value": rest.value, "smallest_detectable": POWER * raw}
         )  # fmt: skip
     return found
+
+
+def _freedom(group: Measured, rest: Measured) -> float:
+    """Degrees of freedom of the difference, after Welch and Satterthwaite."""
+    parts = [((side.error / _slope(side)) ** 2, side.freedom) for side in (group, rest)]
+    return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / free for variance, free in parts)
 
 
 def _critical(spread: np.ndarray, errors: np.ndarray, freedom: float) -> float:
