@@ -109,7 +109,8 @@ def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margi
     """A verdict for each known group against all other known rows.
 
     gap          the simultaneous interval leaves out zero
-    equivalent   it lies within plus or minus `margin`
+    equivalent   it lies within plus or minus `margin`: two one-sided tests at 2.5 %, corrected for the number of groups,
+                 where 5 % (a 90 % interval) are usual; a true difference of the margin passes in at most 2.5 %
     inconclusive neither; `smallest_detectable` says what this cohort could have shown
     suppressed   too few patients or only one class, on either side
     """
