@@ -159,7 +159,7 @@ def precision_interval(
 
 
 def attained_interval(value: float, drawn: np.ndarray, patients: int, level: float = 0.95) -> Interval:
-    """Interval of a sensitivity or specificity at a threshold that was found anew in each of its replicates `drawn` (R,): their
+    """Interval of a sensitivity or specificity whose threshold was found anew in each of its replicates `drawn` (R,): their
     percentiles; nan where more than 1 % have none.
 
     At 0 or 1 it holds Wilson's interval of `patients` as well, those of the class that the share is of: replicates of what

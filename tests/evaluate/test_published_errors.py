@@ -68,7 +68,7 @@ def test_intervals_hold_the_truth_where_naive_ones_lose_it(eyes, positives, shif
 
 
 def test_a_small_group_keeps_its_own_uncertainty():
-    """A group of 120 patients in 4,000. Drawn up to the size of the large one, its error comes out several times too small."""
+    """A group of 120 patients in 4,000. Drawn up to the size of the large one, its error is several times too small."""
     rng = np.random.default_rng(1)
     small, label = np.arange(4000) < 120, (rng.random(4000) < 0.2).astype(float)
     apart = []
