@@ -16,7 +16,7 @@ LARGEST_WEIGHT = 255
 """Of a patient whose weight is held in a byte."""
 
 ROUNDING = 1e-9
-"""Share by which a weighted sum may fall short of a target and still reach it: .9 of 70 is not 63 in floats."""
+"""Share by which a weighted sum may fall short of a target and still reach it: 1 - .9 is a little less than .1 in floats."""
 
 
 class Levels(NamedTuple):

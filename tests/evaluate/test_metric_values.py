@@ -170,6 +170,15 @@ def test_degrees_of_freedom_are_those_of_a_variance_whose_values_are_not_normal(
     assert _freedom(np.zeros(1), 1) == 1
 
 
+def test_an_aurocs_degrees_of_freedom_are_of_both_classes_and_their_placements(rng):
+    truth = (np.arange(60) < 20).astype(float)
+    measured = measure_auroc(truth, rng.normal(size=60) + 2.5 * truth, np.arange(60), 60)
+    parts = [(np.square(measured.influence[side]).sum(), _freedom(measured.influence[side], side.sum()))
+             for side in (truth == 1, truth == 0)]  # fmt: skip
+    assert measured.freedom == pytest.approx(sum(v for v, _ in parts) ** 2 / sum(v**2 / f for v, f in parts))
+    assert measured.freedom < 15 < 19
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("eyes", [1, 2])
 def test_intervals_cover_the_truth(eyes):

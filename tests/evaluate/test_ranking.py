@@ -61,11 +61,15 @@ def test_weights_of_one_give_the_metrics_of_the_rows(rng):
 
 
 def test_a_target_that_is_reached_exactly_is_reached():
-    """.9 of 70 negatives are 63, which in floats is a little more."""
-    truth, score = np.r_[np.zeros(70), np.ones(10)], np.r_[np.arange(70.0), np.full(10, 62.5)]
-    levels = rank(truth, score, np.arange(80)).levels(np.ones((80, 1), np.uint8))
+    """27 of 30 negatives that weigh .3 each, and 9 of 10 positives: .9 of what there is, but not in floats."""
+    truth = np.r_[np.zeros(30), np.ones(10)]
+    levels = rank(truth, np.r_[np.arange(30.0), np.full(10, 26.5)], np.arange(40)).levels(np.full((40, 1), 0.3))
     assert sensitivity_at(levels, 0.9)[0] == 1.0
     assert sensitivity_at(levels, 0.901)[0] == 0.0
+    score = np.r_[np.full(30, 0.5), 0.0, np.full(9, 1.0)]
+    levels = rank(truth, score, np.arange(40)).levels(np.ones((40, 1), np.uint8))
+    assert specificity_at(levels, 0.9)[0] == 1.0
+    assert specificity_at(levels, 0.901)[0] == 0.0
 
 
 def test_chunks_do_not_change_what_is_drawn(monkeypatch):

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_curve
 from medssl.evaluate import bootstrap, evaluate, resampling
 from medssl.evaluate.groups import estimate
 from medssl.evaluate.intervals import attained_interval, precision_interval
+from medssl.evaluate.ranking import rank, sensitivity_at, specificity_at
 from medssl.evaluate.resampling import resampled_metrics
 
 NAMES = ["average_precision", "sensitivity_at_specificity_90", "specificity_at_sensitivity_90"]
@@ -106,6 +107,10 @@ def test_draws_are_shared_and_precision_is_what_it_is_alone(monkeypatch):
     assert len(asked) == 1
     alone = precision_interval(*(numbered[name].to_numpy() for name in ("label", "score", "patient")))
     assert values[0] == alone
+    truth, score, patient = (numbered[name].to_numpy() for name in ("label", "score", "patient"))
+    for place, share in (1, sensitivity_at), (2, specificity_at):
+        drawn = [share(rank(truth, score, patient).levels(chunk), 0.9) for chunk in bootstrap.counts(200)]
+        assert values[place][:2] == pytest.approx(np.quantile(np.concatenate(drawn), [0.025, 0.975]))
     metrics[0].interval(numbered.assign(score=1 - numbered["score"]), metrics[0].measure(numbered, 200))
     assert len(asked) == 2
 
