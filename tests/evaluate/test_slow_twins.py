@@ -170,7 +170,7 @@ def test_youden_by_hand():
 
 
 def test_a_gap_has_the_degrees_of_freedom_of_its_own_two_sides():
-    """Eleven patients against 300: both rows are as wide as Student's t of the small group says, around half a difference."""
+    """Eleven patients against 300: both rows are as wide as Student's t of the two sides says."""
     rng = np.random.default_rng(5)
     race, label = np.repeat(["few", "many"], [11, 300]), np.r_[np.arange(11) < 4, np.arange(300) < 100].astype(float)
     score = rng.normal(size=311) + 1.2 * label
