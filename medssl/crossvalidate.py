@@ -9,7 +9,8 @@ import pandas as pd
 
 from medssl.adapt import finetune
 from medssl.errors import UserError
-from medssl.predict import lesions_beside, predict, write_table
+from medssl.evaluate.lesions import lesions_beside
+from medssl.predict import predict, write_table
 from medssl.progress import Progress, silent
 from medssl.recipe import Section
 from medssl.train import pretrain

@@ -9,10 +9,11 @@ import inspect
 import logging
 import os
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -34,7 +35,7 @@ def find_place(precision: str) -> Fabric:
     """Fabric on the best device there is, quietly. One process; the precision is the recipe's."""
     _quietly()
     keep_memory()
-    return Fabric(accelerator="auto", devices=1, precision=precision)
+    return Fabric(accelerator="auto", devices=1, plugins=_digits(precision))
 
 
 def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
@@ -56,13 +57,33 @@ def join(precision: str, strategy: Strategy = "ddp") -> Fabric:
     if 0 < gpus < here:
         raise UserError(f"torchrun: {here} processes for {gpus} GPUs; give --nproc_per_node {gpus}")
     fabric = Fabric(
-        accelerator="auto", devices=here, num_nodes=world // here, precision=precision,
+        accelerator="auto", devices=here, num_nodes=world // here, plugins=_digits(precision),
         strategy=_replicated() if strategy == "ddp" else ModelParallelStrategy(spread, world, 1),
     )  # fmt: skip
     if not distributed.is_initialized():
         atexit.register(_part)
     fabric.launch()
     return fabric
+
+
+class Mixed(MixedPrecision):
+    """Autocast that leaves what goes in as it is: layers that may round it do so themselves. Lightning's own would make
+    bfloat16 of all of a batch, and 100 mm may then be off by a quarter of one, and an age or a day by half of one.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        """The same."""
+        return data
+
+
+def _digits(precision: str) -> Precision:
+    """How many digits are kept, on the device that "auto" will find."""
+    if precision == "32-true":
+        return Precision()
+    if precision != "bf16-mixed":
+        raise UserError(f"precision {precision!r}: not known; choose 32-true or bf16-mixed")
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return Mixed("bf16-mixed", device)
 
 
 def _part() -> None:

@@ -21,6 +21,7 @@ from medssl.arrivals import Arrivals, known_to, receive
 from medssl.atomic import replacing
 from medssl.domain import BOUND, Density, Refused, read_density, refused, unlike, write_refused
 from medssl.errors import UserError
+from medssl.evaluate.lesions import lesions_beside
 from medssl.evaluate.predictions import SPLITS
 from medssl.heads import Classify, Detect, Findings, Forecast, Head, Present, Segment, asked_beside
 from medssl.learners import Supervised
@@ -129,8 +130,9 @@ def predict_raw(
     known = known_to(model.run, model.records[model.run], answering.runs)
     found = receive(archive, beside(output, "work", ""), known, card=card, work=work, progress=progress)
     rows, before = _ends(model, found)
-    write_refused(listed := beside(output, "refused", ".csv"), [*found.refused, *before])
+    listed, refusals = beside(output, "refused", ".csv"), [*found.refused, *before]
     if found.store is None or found.rows.empty:
+        write_refused(listed, refusals)
         for former in (output, lesions_beside(output)):  # they would be taken for this call's
             former.unlink(missing_ok=True)
         why = ", ".join(f"{code} {count}" for code, count in Counter(one.reason for one in found.refused).most_common())
@@ -138,7 +140,9 @@ def predict_raw(
             f"{archive}: nothing in it that this model may be asked about ({why}); {listed} says what to do"
         )
     rows = _with_label(rows, found.store, model.head.target)
-    return _answered(model, found.store, rows, output, answering, progress)
+    table = _answered(model, found.store, rows, output, answering, progress)
+    write_refused(listed, refusals)  # last: beside the table of a call before, a new list would be taken for its own
+    return table
 
 
 def _ends(model: Model, found: Arrivals) -> tuple[pd.DataFrame, list[Refused]]:
@@ -156,11 +160,6 @@ def _ends(model: Model, found: Arrivals) -> tuple[pd.DataFrame, list[Refused]]:
 def beside(output: Path, what: str, ending: str) -> Path:
     """Where something is that belongs to a predictions table: OUTPUT_what."""
     return output.with_name(f"{output.stem}_{what}{ending}")
-
-
-def lesions_beside(output: Path) -> Path:
-    """Where the table of lesions is that belongs to a predictions table."""
-    return beside(output, "lesions", output.suffix)
 
 
 def _table_at(output: Path | str) -> Path:

@@ -190,6 +190,22 @@ def test_where_nothing_is_left_the_list_is_there_and_no_table(models, new, tmp_p
         predict_raw(models["classify"], new, output, card=MR)
 
 
+def test_what_fails_half_way_leaves_the_table_and_the_list_of_before(models, new, tmp_path, monkeypatch):
+    """A new list beside an old table would be taken for its own."""
+    output = tmp_path / "p.csv"
+    predict_raw(models["classify"], new, output, card=MR)
+    before = output.read_bytes(), refused_of(output)
+    spoil(new)
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("medssl.predict.write_table", full)
+    with pytest.raises(OSError, match="disk full"):
+        predict_raw(models["classify"], new, output, card=MR)
+    assert output.read_bytes() == before[0] and refused_of(output).equals(before[1])
+
+
 def test_what_cannot_be_done_is_said_before_anything_is_written(balls, models, new, tmp_path):
     with pytest.raises(UserError, match="lies among the raw files"):
         predict_raw(models["classify"], new, new / "p.csv", card=MR)

@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from medssl.errors import UserError
+from medssl.place import find_place
 
 FAULTS = """
 import resource, torch
@@ -33,3 +37,34 @@ def test_tensors_take_the_place_of_those_before(variable):
         assert int(done.stdout) > 10 * PAGES
     else:
         assert int(done.stdout) < PAGES
+
+
+class Shown(torch.nn.Linear):
+    """Remembers what it was given."""
+
+    def forward(self, batch):
+        self.given = batch
+        return super().forward(batch["view"])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_half_precision_is_of_layers_and_not_of_what_they_are_given(precision):
+    """Lightning would round all of a batch to three digits, and 100.3 mm and the day 1234 would be others."""
+    batch = {
+        "view": torch.rand(2, 4),
+        "to_mm": torch.tensor([100.3], dtype=torch.float64),
+        "day": torch.tensor([1234.0]),
+    }
+    place, layer = find_place(precision), Shown(4, 4)
+    found = place.setup_module(layer)(batch)
+    assert {name: value.dtype for name, value in layer.given.items()} == {
+        name: value.dtype for name, value in batch.items()
+    }
+    assert layer.given["to_mm"].item() == 100.3 and layer.given["day"].item() == 1234
+    exact = torch.nn.functional.linear(batch["view"], layer.weight, layer.bias)
+    assert torch.allclose(found.float(), exact, atol=0.02) and torch.equal(found, exact) == (precision == "32-true")
+
+
+def test_a_precision_that_is_not_known_is_an_error():
+    with pytest.raises(UserError, match=r"16-mixed.*choose 32-true or bf16-mixed"):
+        find_place("16-mixed")

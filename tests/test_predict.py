@@ -64,6 +64,9 @@ def test_measures_are_those_of_the_masks_written(balls, segmenter, tmp_path):
         spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
         assert (row.hd95_ball, row.nsd_ball) == pytest.approx(apart(truth == 1, found, spacing, 2.0), abs=1e-3)
         assert row.missed_ball == float(not found.any())
+        ml = float(np.prod(spacing)) / 1000
+        assert row.volume_ml_ball == pytest.approx((truth == 1).sum() * ml, rel=1e-5)
+        assert row.volume_error_ml_ball == pytest.approx((found.sum() - (truth == 1).sum()) * ml, rel=1e-5)
     assert table["label"].isna().all()
     assert (table["tolerance_mm"] == 2.0).all()
     worst = table.sort_values(["dice_mean", "hd95_mean"], ascending=[True, False])["sample_id"].iloc[0]

@@ -9,32 +9,60 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medssl.cli.options import Output, app, say
+from medssl.cli.options import INCONCLUSIVE, NOTHING_USABLE, REQUIREMENT, Output, app, now, say, typed
 from medssl.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medssl.evaluate.lesions import Detection
+
+MOST_DIFFERENCES = 10
+"""Differences told of a report that does not hold."""
+
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     tables: Annotated[list[Path], typer.Argument(help="Predictions, Parquet or CSV; several make one report.")],
     output: Output = Path("report.json"),
     by: Annotated[list[str], typer.Option(help="Attribute, or a crossing such as sex*race. Repeatable.")] = [],  # noqa: B006
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
     title: Annotated[str, typer.Option(help="Title of the report.")] = "Model evaluation",
+    lesions: Annotated[
+        Path | None, typer.Option(help="Lesions of a detection; else PREDICTIONS_lesions beside it, if there.")
+    ] = None,
+    require: Annotated[
+        list[str],
+        typer.Option(help="What must be reached, e.g. sensitivity=0.80; declared before looking. Repeatable."),
+    ] = [],  # noqa: B006
+    strict: Annotated[bool, typer.Option(help="Exit code 7 where a requirement is neither met nor missed.")] = False,
+    deviation: Annotated[list[str], typer.Option(help="Where this departs from what was planned. Repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
+
+    The report is written whatever it says. Exit code 6 where a requirement is not met, overall or in a group.
 
     Example: medssl evaluate predictions.parquet --by sex --by race --by 'sex*race' -o report.json
     """
     from medssl.atomic import write_json
     from medssl.evaluate import evaluate as judge
+    from medssl.evaluate.criteria import NOT_MET, OPEN, read_criteria, with_criteria
 
-    report = judge(_named(tables), by=by, split=split, title=title)
+    limits = read_criteria(require)
+    report = with_criteria(judge(_detections(_named(tables), tables, lesions), by=by, split=split, title=title), limits)
+    report["provenance"] |= {"command": typed(context), "date": now(), "deviations": deviation}
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
         say(line)
+    verdicts = [row["verdict"] for row in report["criteria"]["rows"]] if limits else []
+    if limits:
+        say(f"required: {len(verdicts) - verdicts.count(NOT_MET) - verdicts.count(OPEN)} met, "
+            f"{verdicts.count(NOT_MET)} not met, {verdicts.count(OPEN)} cannot be concluded")  # fmt: skip
+    if NOT_MET in verdicts:
+        raise typer.Exit(REQUIREMENT)
+    if strict and OPEN in verdicts:
+        raise typer.Exit(INCONCLUSIVE)
 
 
 @app.command()
@@ -73,14 +101,41 @@ def calibrate(
 def report(
     content: Annotated[Path, typer.Argument(help="report.json, made by medssl evaluate.")],
     output: Output,
+    pdf: Annotated[bool, typer.Option(help="Also as PDF, printed by an installed Chromium or Chrome.")] = False,
+    verify: Annotated[
+        list[Path], typer.Option(help="Its predictions: make every number again and compare first. Repeatable.")
+    ] = [],  # noqa: B006
 ) -> None:
-    """Draw report.json as one self-contained HTML file.
+    """Draw report.json as one self-contained HTML file, and write it as Markdown, CSV and a fragment of a model card.
 
-    Example: medssl report report.json -o report
+    Exit code 3, and nothing is written, for a report that --verify finds to differ.
+
+    Example: medssl report report.json -o report --verify predictions.parquet
     """
     from medssl.report import write_report
 
-    say(f"report in {write_report(_read_json(content), output)}")
+    told = _read_json(content)
+    if verify:
+        _hold(told, verify)
+    page = write_report(told, output)
+    say(f"report in {page}")
+    if pdf:
+        from medssl.report.pdf import write_pdf
+
+        say(f"printed in {write_pdf(page)}")
+
+
+def _hold(told: dict[str, object], tables: Sequence[Path]) -> None:
+    """Nothing; leaves with exit code 3, having named the first differences, where a report does not hold."""
+    from medssl.report.verification import differences
+
+    found = differences(told, _named(tables))
+    for line in found[:MOST_DIFFERENCES]:
+        say(line)
+    if found:
+        say(f"the report does not hold: {len(found)} {'difference' if len(found) == 1 else 'differences'}")
+        raise typer.Exit(NOTHING_USABLE)
+    say("the report holds: every number made again is the same")
 
 
 @app.command()
@@ -116,6 +171,23 @@ def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     if len(set(names)) < len(names):
         raise UserError(f"{paths[0].name}: two tables would have the name {names[0]!r}; rename one of the files")
     return {name: read_predictions(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _detections(
+    named: dict[str, pd.DataFrame], paths: Sequence[Path], lesions: Path | None
+) -> dict[str, pd.DataFrame | Detection]:
+    """The tables, each with its lesions: those of the file `lesions`, or of the one beside it where there is one."""
+    from medssl.evaluate.lesions import Detection, lesions_beside, read_lesions
+
+    if lesions and len(paths) > 1:
+        raise UserError(
+            f"--lesions {lesions}: of which of {len(paths)} tables? Give one table, or name the files alike"
+        )
+    found = {name: lesions or lesions_beside(path) for name, path in zip(named, paths, strict=True)}
+    return {
+        name: Detection(table, read_lesions(found[name])) if lesions or found[name].exists() else table
+        for name, table in named.items()
+    }
 
 
 def _read_json(path: Path) -> dict[str, object]:

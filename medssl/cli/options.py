@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ import typer
 from medssl.errors import UserError
 from medssl.units import Engine
 
-BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, DISK, INTERRUPTED = 2, 3, 4, 5, 74, 130
+BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, REQUIREMENT, INCONCLUSIVE, DISK, INTERRUPTED = 2, 3, 4, 5, 6, 7, 74, 130
 """Exit codes; see medssl/cli/__init__.py."""
 
 app = typer.Typer(
@@ -54,6 +56,26 @@ def given(run: Path | None) -> Path:
             "--run: a training needs a folder; name one, e.g. --run runs/first, or try it out with --dry-run"
         )
     return run
+
+
+def typed(context: typer.Context) -> str:
+    """The command as it was typed, without what was left as it is; of paths the last part alone: folders name people."""
+    words = ["medssl", context.info_name or ""]
+    for parameter in context.command.params:
+        value = context.params[parameter.name or ""]
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        default = parameter.get_default(context)
+        if value == default or values == default or (not values and not default):
+            continue
+        for one in values:
+            words += parameter.opts[:1] if parameter.param_type_name == "option" else []
+            words += [] if isinstance(one, bool) else [one.name if isinstance(one, Path) else str(one)]
+    return shlex.join(words)
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def say(text: str) -> None:

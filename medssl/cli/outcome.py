@@ -9,7 +9,7 @@ import pandas as pd
 
 from medssl.domain import BOUND, read_density
 from medssl.evaluate.detection import told
-from medssl.predict import lesions_beside
+from medssl.evaluate.lesions import lesions_beside
 
 
 def refusals(listed: Path) -> Iterator[str]:

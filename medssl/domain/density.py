@@ -5,7 +5,7 @@ Mahalanobis' (Lee et al., NeurIPS 2018, arXiv:1807.03888). Features are the mean
 pyramid together: the last level alone, which is `pooled`, took a picture of one value for a radiograph. Differs: one mean,
 not one a class, so that any head can be asked; levels are not weighted by known outliers, which nobody has; the covariance
 is Ledoit and Wolf's, which has an inverse with fewer volumes than features; and a distance is told as the share of held-out
-volumes that are nearer, which means the same for every model.
+volumes that are nearer, or would be were there enough of them, which means the same for every model.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy.stats import t as student_t
 from torch import nn
 
 from medssl import checkpoint
@@ -47,6 +48,9 @@ BOUND = 0.99
 FOLDS = 5
 """Parts that training patients are cut into where nobody was held out: each is judged by the others."""
 
+ENOUGH = 100
+"""Held-out volumes from which their ranks tell one in a hundred; with fewer, a law is fitted to their distances."""
+
 FLOOR = 1e-6
 """Share of the mean variance that is added to each, so that features which never vary leave an inverse."""
 
@@ -63,15 +67,26 @@ class Density:
     of: str
 
     def unlike(self, features: np.ndarray) -> np.ndarray:
-        """The share (N,) of held-out volumes that are nearer than each of `features` (N, D); 0 none, 1 all of them."""
-        there = np.searchsorted(self.held_out, distances(features, self.mean, self.covariance), side="left")
-        return there / len(self.held_out)
+        """The share (N,) of volumes like the held-out ones that are nearer than each of `features` (N, D): 0 none, 1 all.
+
+        Of `ENOUGH` held-out volumes it is the share of these; of fewer, that which the logarithm of distances leads one to
+        expect were it normal, by Student's law of one more value (Geisser, Predictive Inference, 1993): five volumes of
+        which none is as far do not make the sixth unlike. nan where there is one volume, and so nothing to expect.
+        """
+        found = distances(features, self.mean, self.covariance)
+        count = len(self.held_out)
+        if count >= ENOUGH:
+            return np.searchsorted(self.held_out, found, side="left") / count
+        known, new = (np.log(np.maximum(one, FLOOR)) for one in (self.held_out, found))
+        spread = known.std(ddof=1) * np.sqrt(1 + 1 / count) if count > 1 else np.nan
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(student_t.cdf((new - known.mean()) / spread, count - 1))
 
     @property
     def by_chance(self) -> float:
-        """The share of volumes that are like the held-out ones and count as unlike all the same: with few, not 1 - BOUND."""
+        """The share of volumes that are like the held-out ones and count as unlike all the same."""
         count = len(self.held_out)
-        return float((np.arange(count + 1) / count > BOUND).mean())
+        return float((np.arange(count + 1) / count > BOUND).mean()) if count >= ENOUGH else 1 - BOUND
 
 
 def distances(features: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.evaluate import cohort
+from medssl.evaluate import cohort, lesions
 from medssl.evaluate.average import average
+from medssl.evaluate.bootstrap import SEED
 from medssl.evaluate.findings import findings
 from medssl.evaluate.groups import (
     MOST_LEVELS,
@@ -24,8 +25,10 @@ from medssl.evaluate.groups import (
     levels_of,
     with_group,
 )
+from medssl.evaluate.lesions import Detection, check_lesions, separated
 from medssl.evaluate.measures import AUROC, BRIER, Metric, of_outlines, share
 from medssl.evaluate.outlines import CONVENTIONS, measure_of
+from medssl.evaluate.power import power
 from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
 from medssl.evaluate.resampling import resampled_metrics
 from medssl.evaluate.sections import SECTIONS, Judged
@@ -45,15 +48,18 @@ class Rules:
 
 
 class Part(NamedTuple):
-    """What is judged by itself: a table, or of one with several tasks the rows of one; `digest` is the whole table's."""
+    """What is judged by itself: a table, or of one with several tasks the rows of one; `digest` is the whole table's.
+    `lesions` are those of a detection, whose table they came with.
+    """
 
     name: str
     table: pd.DataFrame
     digest: str
+    lesions: pd.DataFrame | None = None
 
 
 def evaluate(
-    tables: Mapping[str, pd.DataFrame],
+    tables: Mapping[str, pd.DataFrame | Detection],
     *,
     by: Sequence[str] = (),
     split: str = "test",
@@ -65,18 +71,23 @@ def evaluate(
     """The content of report.json: an analysis for each table (name -> predictions), and of one with several tasks for each
     task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
 
-    A table with labels and scores is a classification, one with dice_, nsd_ or hd95_ columns a segmentation. `by` names
+    A table with labels and scores is a classification, one with dice_, nsd_ or hd95_ columns a segmentation, a `Detection`
+    a classification of its cases with its lesions judged beside. `by` names
     attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that
     would matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the
     validation rows: Youden's, or the one that reaches `target_sensitivity`.
     """
+    asked = {name: value for name, value in locals().items() if name != "tables"}
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
     if minimum_patients < 1:
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
     rules = Rules(split, margin, minimum_patients, target_sensitivity)
+    tables, found = separated(tables)
     checked = _checked(tables, by)
+    found = {name: check_lesions(table, checked[name], name) for name, table in found.items()}
     parts = {name: _parts(name, table, split, alone=len(checked) == 1) for name, table in checked.items()}
+    parts |= {name: ([parts[name][0][0]._replace(lesions=table)], {}) for name, table in found.items()}
     analyses = [_analysis(part, by, rules) for found, _ in parts.values() for part in found]
     averages = [
         average(name, {part.name: _judged(part.table, split) for part in found}, left_out)
@@ -93,10 +104,14 @@ def evaluate(
         "averages": averages,
         "findings": findings(analyses, averages, margin),
         "provenance": {
-            "tables": {name: digest(table) for name, table in tables.items()},
+            "tables": {name: digest(table) for name, table in tables.items()}
+            | {f"{name}: lesions": lesions.digest(table) for name, table in found.items()},
             "versions": _versions(),
             "unit": "patient",
             "level": 0.95,
+            "settings": {**asked, "by": list(by)},
+            "seed": SEED,
+            "splits": {name: _splits(table) for name, table in checked.items()},
         },
     }
 
@@ -138,6 +153,11 @@ def _judged(rows: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows[(rows["split"] == split) & rows["label"].notna() & rows["score"].notna()]
 
 
+def _splits(table: pd.DataFrame) -> dict[str, int]:
+    """How many patients each split has; `check_predictions` has seen that none is in two of them."""
+    return {str(name): int(count) for name, count in table.groupby("split")["patient_id"].nunique().items()}
+
+
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
@@ -168,7 +188,7 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     told = Judged(
         judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
-        rules.minimum_patients, rules.margin,
+        rules.minimum_patients, rules.margin, lesions=part.lesions,
     )  # fmt: skip
     sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {
@@ -180,6 +200,7 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         "threshold": {"value": threshold.value, "provenance": threshold.provenance},
         "estimates": estimates,
         "gaps": found_gaps,
+        "power": power(estimates, found_gaps),
         "sections": sections,
     }
 

@@ -1,7 +1,9 @@
 """Lesion detection: which candidates are which lesions, and how well they are ranked. As PI-CAI scores prostate lesions.
 
 Judging sees no voxels, so `predict` calls `lesions_of` and writes one row an entry; the rest works on these rows.
-Saha et al., Lancet Oncology 2024 (PI-CAI); equal to its picai_eval 1.4.13, which the tests compare with.
+Saha et al., Lancet Oncology 2024 (PI-CAI); equal to its picai_eval 1.4.13, which the tests compare with, but for the end
+of the FROC curve: picai_eval leaves out the lowest confidence where no lesion was missed, so that its sensitivity does not
+reach what was found.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from medssl.errors import UserError
 from medssl.evaluate.bootstrap import Statistic, bootstrap_interval
+from medssl.evaluate.metrics import Measured
 
 TOUCHING = np.ones((3, 3, 3))
 """Voxels that share a face, an edge or a corner belong together (26 neighbours)."""
@@ -112,6 +115,52 @@ def weighted_lesion_precision(truth: np.ndarray, score: np.ndarray, patient: np.
         return np.where(lesions_R > 0, found, np.nan)
 
     return statistic
+
+
+def weighted_lesion_sensitivity(
+    truth: np.ndarray, score: np.ndarray, patient: np.ndarray, cases: np.ndarray, alarms: float
+) -> Statistic:
+    """`lesion_sensitivity` of entries (N,) that belong to `patient` (N,), numbers, who have so many `cases` (P,) each, as a
+    function of the patients' weights; nan where no lesion has weight. The threshold is found anew for each weighting.
+    """
+    seen = np.flatnonzero(score > 0)
+    order = seen[np.argsort(-score[seen], kind="stable")]
+    last = np.append(np.diff(score[order]) != 0, True)[: len(order)]
+    real = truth == 1
+
+    def statistic(weight_PR: np.ndarray) -> np.ndarray:
+        lesions_R, row_NR = weight_PR[patient[real]].sum(0), weight_PR[patient[order]]
+        real_NR = row_NR * real[order, None]
+        hit_LR, false_LR = np.cumsum(real_NR, 0)[last], np.cumsum(row_NR - real_NR, 0)[last]
+        few_LR = false_LR / np.maximum(cases @ weight_PR, 1) <= alarms
+        found_R = np.where(few_LR, hit_LR, 0).max(0, initial=0)
+        return np.where(lesions_R > 0, found_R / np.maximum(lesions_R, 1), np.nan)
+
+    return statistic
+
+
+def measure_lesion_precision(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, patients: int) -> Measured:
+    """`lesion_average_precision` with the influence of each of `patients` patients, also of those without an entry.
+
+    The influence is the derivative by the patient's weight (the infinitesimal jackknife). Degrees of freedom count the
+    patients with a lesion.
+    """
+    value, lesions = lesion_average_precision(truth=truth, score=score), int((truth == 1).sum())
+    if math.isnan(value):
+        return Measured(value, np.zeros(patients), math.nan, "logit", "no lesion")
+    real = truth == 1
+    moved = np.where(real, -value, 0.0)
+    level = np.unique(score[score > 0])
+    if len(level):
+        place = np.searchsorted(level, score[score > 0])
+        gained = np.bincount(place, real[score > 0], len(level))
+        # Precision at a level, and what one more entry at or above a level does to the precision there, if a lesion or not.
+        flagged = np.cumsum(np.bincount(place, minlength=len(level))[::-1])[::-1]
+        precision = np.cumsum(gained[::-1])[::-1] / flagged
+        more, fewer = np.cumsum(gained / flagged), np.cumsum(gained * precision / flagged)
+        moved[score > 0] += real[score > 0] * (precision + more)[place] - fewer[place]
+    influence = np.bincount(patient, moved / lesions, patients) * math.sqrt(patients / max(patients - 1, 1))
+    return Measured(value, influence, len(np.unique(patient[real])) - 1, "logit")
 
 
 def told(lesions: pd.DataFrame, cases: pd.DataFrame) -> str:

@@ -80,7 +80,7 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
     whole, rows = rows["patient_id"].nunique(), metric.uses(rows)
     patients = rows["patient_id"].nunique()
     base: Row = {"metric": metric.name, "attribute": attribute, "group": group, "level": 0.95}
-    nothing = {"value": None, "low": None, "high": None, "method": None}
+    nothing = {"value": None, "low": None, "high": None, "error": None, "method": None}
     if whole < minimum or 0 < patients < minimum:
         hidden = {"n_patients": None, "n_rows": None, "n_positive": None}
         return {**base, **nothing, **hidden, "status": "suppressed", "reason": f"fewer than {minimum} patients"}
@@ -93,6 +93,8 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
         return {**base, **nothing, **counts, "status": "undefined", "reason": measured.reason}
     low, high, method = metric.interval(numbered, measured)
     ends = {"low": None if math.isnan(low) else low, "high": None if math.isnan(high) else high}
+    # At 0 or 1 the estimated error is 0 and says nothing.
+    ends["error"] = measured.error if measured.error > 0 else None
     return {**base, "value": measured.value, **ends, "method": method, **counts, "status": "ok", "reason": ""}
 
 

@@ -36,6 +36,9 @@ FAILURES = {
 MEDIAN = "median_"
 """Before the name of a column, that of its median."""
 
+VOLUME, VOLUME_ERROR = "volume_ml_", "volume_error_ml_"
+"""Before the name of a structure, how large the reference is (0: it is not there), and how much more was found."""
+
 RIGHT = {"dice_": 1.0, "nsd_": 1.0, "hd95_": 0.0}
 """What it is worth to find nothing where nothing is, beside a model that found something."""
 
@@ -55,12 +58,13 @@ def measured(
     spacing: Sequence[float],
     tolerance_mm: float,
 ) -> dict[str, float]:
-    """The columns of one volume: each measure of each structure (1, 2, ... in the label maps) and its mean, failures, and
-    the tolerance of the surface Dice.
+    """The columns of one volume: each measure of each structure (1, 2, ... in the label maps) and its mean, failures, how
+    large it is and by how much more was found (ml), and the tolerance of the surface Dice.
 
     nan where there is nothing to measure, see `dice` and `apart`; of a mean where no structure has one; all without truth.
     """
-    columns: dict[str, dict[str, float]] = {prefix: {} for prefix in (*MEASURES, *FAILURES)}
+    columns: dict[str, dict[str, float]] = {prefix: {} for prefix in (*MEASURES, *FAILURES, VOLUME, VOLUME_ERROR)}
+    ml = float(np.prod(spacing)) / 1000
     for number, name in enumerate(structures, 1):
         if truth is None:
             for values in columns.values():
@@ -72,6 +76,8 @@ def measured(
         columns["hd95_"][name], columns["nsd_"][name] = apart(inside, answer, spacing, tolerance_mm)
         columns["missed_"][name] = float(not seen) if there else float("nan")
         columns["invented_"][name] = float("nan") if there else float(seen)
+        columns[VOLUME][name] = int(inside.sum()) * ml
+        columns[VOLUME_ERROR][name] = (int(answer.sum()) - int(inside.sum())) * ml
     for prefix in MEASURES:
         known = [value for value in columns[prefix].values() if not np.isnan(value)]
         columns[prefix]["mean"] = float(np.mean(known)) if known else float("nan")
@@ -85,9 +91,21 @@ def columns_of(names: Iterable[str]) -> list[str]:
     Failures are told from attributes of like names by the structure, which has another measure.
     """
     there = set(names)
-    known = {name[len(prefix) :] for name in there for prefix in MEASURES if name.startswith(prefix)}
-    ordered = sorted(known, key=lambda name: (name != "mean", name))
+    ordered = sorted(_structures(there), key=lambda name: (name != "mean", name))
     return [prefix + name for prefix in (*MEASURES, *FAILURES) for name in ordered if prefix + name in there]
+
+
+def volumes_of(names: Iterable[str]) -> list[str]:
+    """Those of a table's columns that tell how large a measured structure is, or by how much more was found."""
+    there = set(names)
+    return sorted(
+        prefix + name for prefix in (VOLUME, VOLUME_ERROR) for name in _structures(there) if prefix + name in there
+    )
+
+
+def _structures(names: set[str]) -> set[str]:
+    """The structures that have a measure, and "mean" where that is one of them."""
+    return {name[len(prefix) :] for name in names for prefix in MEASURES if name.startswith(prefix)}
 
 
 def split_name(metric: str) -> tuple[str, str]:

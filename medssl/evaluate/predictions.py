@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.errors import UserError
-from medssl.evaluate.outlines import FAILURES, MEASURES, columns_of, split_name
+from medssl.evaluate.classes import one_vs_rest
+from medssl.evaluate.outlines import FAILURES, MEASURES, VOLUME, columns_of, split_name, volumes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,14 +51,15 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
     """The table with its types settled. Raises UserError for whatever would make a number wrong."""
     import pandas as pd
 
+    table = one_vs_rest(table, where)
     for column in REQUIRED:
         if column not in table:
             hint = "; separate columns by commas" if len(table.columns) == 1 else ""
             raise UserError(f"{where}: no column {column!r}; it has: {', '.join(map(str, table.columns))}{hint}")
     table = table.copy()
-    outlines = structures_of(table)
+    outlines, volumes = structures_of(table), volumes_of(map(str, table.columns))
     for column in table.columns:
-        if column in NUMBERS or column in outlines:
+        if column in NUMBERS or column in outlines or column in volumes:
             table[column] = _numbers(table[column], str(column), where)
         else:
             table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
@@ -78,6 +80,11 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
             why = "is not between 0 and 1; give a probability, a share or an overlap"
             _refuse(outside, table, where, str(column), why)
     _check_outlines(table, outlines, where)
+    for column in volumes:
+        if column.startswith(VOLUME):
+            _refuse(
+                table[column] < 0, table, where, column, "is no volume in ml; of an absent structure give 0 or nothing"
+            )
     splits = table.groupby("patient_id")["split"].nunique()
     if (splits > 1).any():
         raise UserError(
@@ -109,8 +116,8 @@ def structures_of(table: pd.DataFrame) -> list[str]:
 
 def attributes_of(table: pd.DataFrame) -> list[str]:
     """The columns that a table can be stratified by."""
-    outlines = structures_of(table)
-    return [c for c in table.columns if c not in NOT_ATTRIBUTES and c not in outlines]
+    numbers = {*structures_of(table), *volumes_of(map(str, table.columns))}
+    return [c for c in table.columns if c not in NOT_ATTRIBUTES and c not in numbers]
 
 
 def _check_outlines(table: pd.DataFrame, outlines: list[str], where: str) -> None:

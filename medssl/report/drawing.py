@@ -40,11 +40,10 @@ def for_page(svg: str, title: str, told: str, name: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     # The drawing's own style sheet would apply to the whole page.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.S)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    body = body.replace("#000000", "currentColor").replace("stroke: #000", "stroke: currentColor")
-    body = body.replace("fill: #ffffff", "fill: var(--page)")
+    # Only in tags: a name between them may hold any of this.
+    parts = re.split(r"(<[^>]*>)", body)
+    parts[1::2] = [_own(tag, name) for tag in parts[1::2]]
+    body = "".join(parts)
     body = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", body, count=1)
     body = re.sub(r'height="[^"]*"', "", body, count=1)
     head = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(told)}</desc>'
@@ -54,3 +53,12 @@ def for_page(svg: str, title: str, told: str, name: str) -> str:
         body,
         count=1,
     )
+
+
+def _own(tag: str, name: str) -> str:
+    """A tag with ids that are the drawing's own, in the page's colours."""
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', tag)
+    tag = re.sub(r"url\(#", f"url(#{name}-", tag)
+    tag = tag.replace("#000000", "currentColor").replace("stroke: #000", "stroke: currentColor")
+    return tag.replace("fill: #ffffff", "fill: var(--page)")

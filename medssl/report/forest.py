@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medssl.report.drawing import COLOUR, drawing
-
-Row = dict[str, Any]
+from medssl.report.words import Row, numbers
 
 ROW_INCHES = 0.235
 WIDTH_INCHES = 6.6
@@ -87,18 +86,6 @@ def _draw_row(axes: Any, place: int, row: Row) -> None:
     axes.plot([row["value"]], [place], marker, color=COLOUR, ms=size, mfc="white" if unknown else COLOUR)
     axes.text(1.03, place, numbers(row), va="center", transform=sides)
     axes.text(1.86, place, str(row["n_patients"]), va="center", ha="right", transform=sides)
-
-
-def numbers(row: Row) -> str:
-    """A value with its interval, with real minus signs and no minus nought."""
-    value, *ends = [None if row[key] is None else _rounded(row[key]) for key in ("value", "low", "high")]
-    if value is None:
-        return ""
-    return value if None in ends else f"{value} ({ends[0]} to {ends[1]})"
-
-
-def _rounded(number: float) -> str:
-    return f"{round(number, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _cut(text: str, longest: int = LONGEST_NAME) -> str:

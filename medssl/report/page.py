@@ -3,56 +3,40 @@
 from __future__ import annotations
 
 import base64
-import unicodedata
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medssl.atomic import write_json, write_text
 from medssl.errors import UserError
-from medssl.evaluate.outlines import FAILURES, MEASURES, MEDIAN, measure_of, split_name, title_of
-from medssl.report.forest import forest, numbers
+from medssl.evaluate.outlines import FAILURES, MEASURES, MEDIAN, split_name
+from medssl.report import crosswalk, words
+from medssl.report.forest import forest
+from medssl.report.markdown import as_markdown, model_card
+from medssl.report.provenance import lines_of
+from medssl.report.rail import axis, rail, scale_of
+from medssl.report.screen import MOST_SENTENCES, screen
 from medssl.report.sections import DRAWINGS
+from medssl.report.tables import as_csv, tables
+from medssl.report.words import VERDICTS, Row, clean, tame
 
 FOLDER = Path(__file__).parent
-
-LONGEST_LABEL = 60
-"""Characters of a group's name that are shown; a name can be anything that a table holds."""
 
 PICTURE_BYTES = 1_200_000
 """Bytes of pictures that a page takes, so that it stays under 2 MB after base64."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
-VERDICTS = {
-    "gap": ("▲", "difference shown"),
-    "equivalent": ("=", "within the margin"),
-    "inconclusive": ("?", "cannot conclude"),
-    "suppressed": ("–", "too few to show"),
-    "not evaluated": ("·", "one level: not evaluated"),
-}
-"""A sign and words for each verdict: the page must be readable without colour."""
-
-METRICS = {
-    "auroc": "AUROC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "average_precision": "average precision",
-    "sensitivity_at_specificity_90": "sensitivity at specificity 0.90",
-    "specificity_at_sensitivity_90": "specificity at sensitivity 0.90",
-    "brier": "Brier score",
-}
-
-Row = Mapping[str, Any]
-
 
 def write_report(
     report: Mapping[str, Any], folder: Path | str, pictures: Mapping[str, Path] | None = None, *, command: str = ""
 ) -> Path:
-    """The path of report.html in `folder`, written beside report.json.
+    """The path of report.html in `folder`, written beside report.json and what else is made of it: report.md, model_card.md,
+    and estimates.csv, gaps.csv and a CSV for each further part with rows.
 
     `pictures` (caption -> PNG) are embedded, as many as fit in a page under 2 MB; the page names those that do not.
-    `command` is kept as provenance: what the user typed.
+    `command` is kept as provenance: what the user typed. Raises UserError, and writes nothing, where `report` is none.
     """
     from jinja2 import UndefinedError
 
@@ -60,7 +44,9 @@ def write_report(
     try:
         if command:
             report = {**report, "provenance": {**report["provenance"], "command": command}}
-        page = render(report, pictures or {})
+        texts = {"report.html": render(report, pictures or {})}
+        texts |= {"report.md": as_markdown(report), "model_card.md": model_card(report)}
+        texts |= {f"{name}.csv": as_csv(rows) for name, rows in tables(report).items()}
     except (KeyError, UndefinedError) as error:
         raise UserError(f"report: {error} is missing; give the report.json that medssl evaluate wrote") from None
     except UserError:
@@ -68,12 +54,25 @@ def write_report(
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"report: cannot be drawn ({error}); give the report.json that medssl evaluate wrote") from None
     write_json(folder / "report.json", report)
-    write_text(folder / "report.html", page)
+    for name, text in texts.items():
+        write_text(folder / name, text)
     return folder / "report.html"
 
 
 def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     """The page as text: one file, no script, no address outside itself; every label is escaped."""
+    environment = _environment()
+    analyses = [_shown(analysis, place, environment) for place, analysis in enumerate(report["analyses"])]
+    averages = [_averaged(row, report["analyses"]) for row in report.get("averages", [])]
+    inside, outside = _embedded(pictures)
+    page = environment.get_template("report.html").render(
+        report=report, analyses=analyses, averages=averages, pictures=inside, too_large=outside, verdicts=VERDICTS,
+        provenance=lines_of(report), crosswalk=_crosswalk(analyses[0]), check=crosswalk.CHECK, most_sentences=MOST_SENTENCES,
+    )  # fmt: skip
+    return _numbered(_numbered(page, "caption", "Table"), "figcaption", "Figure")
+
+
+def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -85,29 +84,44 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     )
     environment.tests["failure"] = lambda metric: split_name(metric)[0] in FAILURES
     environment.filters |= {
-        "number": _number,
-        "signed": _signed,
-        "interval": numbers,
-        "percent": _percent,
+        "number": words.number,
+        "signed": words.signed,
+        "interval": words.numbers,
+        "percent": words.percent,
         "tame": tame,
         "clean": clean,
-        "metric": _metric,
-        "failed": _failed,
-        "hundred": lambda rate: f"{100 * rate['value']:.0f} ({100 * rate['low']:.0f} to {100 * rate['high']:.0f})",
-        "rest_of_hundred": lambda rate: (
-            f"{100 - 100 * rate['value']:.0f} ({100 - 100 * rate['high']:.0f} to {100 - 100 * rate['low']:.0f})"
-        ),
+        "metric": words.metric,
+        "required": words.required,
+        "failed": words.failed,
+        "hundred": words.hundred,
+        "rest_of_hundred": lambda rate: words.hundred(words.rest_of(rate)),
     }
-    analyses = [_shown(analysis, place) for place, analysis in enumerate(report["analyses"])]
-    averages = [_averaged(row, report["analyses"]) for row in report.get("averages", [])]
-    inside, outside = _embedded(pictures)
-    return environment.get_template("report.html").render(
-        report=report, analyses=analyses, averages=averages, pictures=inside, too_large=outside, verdicts=VERDICTS
-    )
+    return environment
 
 
-def _shown(analysis: Row, place: int) -> dict[str, Any]:
-    """An analysis with what is drawn from it: the plot, the rows behind it and the grid of verdicts."""
+def _numbered(page: str, element: str, word: str) -> str:
+    """The page with every caption numbered, in the order of the page, so that a sentence can name one.
+
+    Names from a table are escaped: no caption is theirs. Counters of a style sheet would start again in folded parts.
+    """
+    parts = re.split(rf"(<{element}[^>]*>)", page)
+    for count, place in enumerate(range(1, len(parts), 2), 1):
+        parts[place] += f"<strong>{word} {count}.</strong> "
+    return "".join(parts)
+
+
+def _crosswalk(first: Row) -> list[tuple[crosswalk.Item, list[dict[str, str]]]]:
+    """The items of guidelines with links to those of their parts that the page has."""
+    titles = first["parts"]
+    own = {"provenance": "provenance"}
+    return [
+        (item, [{"title": titles[part], "address": own.get(part, f"analysis1-{part}")} for part in parts])
+        for item, parts in crosswalk.crosswalk(titles)
+    ]
+
+
+def _shown(analysis: Row, place: int, environment: Any) -> dict[str, Any]:
+    """An analysis with what is drawn from it: its first screen, the plot, the sections and the grid of verdicts."""
     from markupsafe import Markup
 
     primary = analysis["primary_metric"]
@@ -116,26 +130,37 @@ def _shown(analysis: Row, place: int) -> dict[str, Any]:
         for row in analysis["estimates"]
         if row["metric"] == primary
     ]
-    title = f"{_metric(primary)} of {tame(analysis['name'])}, overall and by group"
-    drawing = forest(rows, title, f"{_metric(primary)} with 95 % interval; right: patients", f"forest{place}")
-    metrics = list(dict.fromkeys(gap["metric"] for gap in analysis["gaps"]))
-    # Markup is safe: the drawing is made here, and its texts are escaped.
-    drawn = {"forest": Markup(drawing), "plotted": rows}
-    sections = [_section(name, content, place) for name, content in analysis.get("sections", {}).items()]
+    first = screen(analysis)
+    scale = scale_of([row for row, _ in first["lines"]])
+    # Markup is safe: the drawings are made here of numbers, and texts in them are escaped.
+    first |= {"axis": Markup(axis(scale)), "rails": [Markup(rail(row, scale)) for row, _ in first["lines"]]}
+    plot = ""
+    if primary != first["headline"]:
+        title = f"{words.metric(primary)} of {tame(analysis['name'])}, overall and by group"
+        label = f"{words.metric(primary)} with 95 % interval; right: patients"
+        plot = Markup(forest(rows, title, label, f"forest{place}"))
+    sections = [_section(name, content, place, environment) for name, content in analysis.get("sections", {}).items()]
+    parts = {**crosswalk.PARTS, **{section["name"]: section["title"] for section in sections}}
+    absent = {"operating"} - set(analysis.get("sections", {})) | (set() if analysis["gaps"] else {"gaps"})
     return {
-        **analysis, **drawn, "compared": metrics, "grid": _grid(analysis), **_outlined(analysis), "sections": sections,
+        **analysis, "forest": plot, "plotted": rows, "screen": first, "grid": _grid(analysis), **_outlined(analysis),
+        "sections": sections, "parts": {part: title for part, title in parts.items() if part not in absent},
     }  # fmt: skip
 
 
-def _section(name: str, content: Row, place: int) -> dict[str, Any]:
-    """A section with its template and the figures that it has."""
+def _section(name: str, content: Row, place: int, environment: Any) -> dict[str, Any]:
+    """A section as drawn by its template, with its title, the first heading there."""
     from markupsafe import Markup
 
-    drawn = DRAWINGS[name](content, f"{name}{place}") if name in DRAWINGS else {}
+    figures = DRAWINGS[name](words.tamed(content), f"{name}{place}") if name in DRAWINGS else {}
     template = f"sections/{name}.html"
     if not (FOLDER / template).is_file():
         raise ValueError(f"it has a section {name!r}, which this version does not know")
-    return {"template": template, "content": content, "figures": {one: Markup(svg) for one, svg in drawn.items()}}
+    drawn = environment.get_template(template).render(
+        content=content, figures={one: Markup(svg) for one, svg in figures.items()}, verdicts=VERDICTS
+    )
+    heading = re.search(r"<h3[^>]*>(.*?)</h3>", drawn, re.S)
+    return {"name": name, "title": Markup(heading[1] if heading else name), "drawn": Markup(drawn)}
 
 
 def _outlined(analysis: Row) -> dict[str, Any]:
@@ -158,9 +183,9 @@ def _outlined(analysis: Row) -> dict[str, Any]:
     kinds = [kind for kind in kinds if any(kind in line for line in overall.values())]
     failures = list(dict.fromkeys(metric for line in groups.values() for metric in line))
     return {
-        "measure_heads": [_metric(kind) for kind in kinds],
+        "measure_heads": [words.metric(kind) for kind in kinds],
         "measures": [(name, [line.get(kind) for kind in kinds]) for name, line in overall.items()],
-        "failure_heads": [_metric(metric) for metric in failures],
+        "failure_heads": [words.metric(metric) for metric in failures],
         "failures": [(*group, [line.get(metric) for metric in failures]) for group, line in groups.items()],
     }
 
@@ -212,42 +237,3 @@ def _embedded(pictures: Mapping[str, Path]) -> tuple[dict[str, str], Sequence[st
         room -= len(content)
         inside[caption] = "data:image/png;base64," + base64.b64encode(content).decode()
     return inside, outside
-
-
-def clean(text: object) -> str:
-    """Text without control and direction characters, which could reorder what a reader sees."""
-    return "".join(c for c in str(text) if unicodedata.category(c)[0] != "C")
-
-
-def tame(text: object) -> str:
-    """A label as one short line: cleaned, and cut when it is too long."""
-    plain = clean(text)
-    return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
-
-
-def _metric(name: str) -> str:
-    """A metric for a reader, with the structure it is of and its unit."""
-    what, structure = title_of(name)
-    unit = measure_of(name).unit
-    whole = METRICS.get(name, what if what != name else tame(name)) + (f", {tame(structure)}" if structure else "")
-    return f"{whole} ({unit})" if unit else whole
-
-
-def _failed(row: Row | None) -> str:
-    """How many failures of how many volumes, or why that is not told."""
-    if row is None or row["n_rows"] is None:
-        return "" if row is None else row["reason"]
-    return f"{row['n_positive']} of {row['n_rows']}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    rounded = round(value, 2) + 0.0
-    return f"{rounded:+.2f}".replace("-", "−") if rounded else "0.00"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"

@@ -32,16 +32,36 @@ def test_features_that_never_vary_leave_distances(features):
 
 
 def test_unlike_is_the_share_of_held_out_volumes_that_are_nearer():
-    density = Density(np.zeros(1), np.eye(1), np.array([1.0, 2.0, 2.0, 4.0]), "val")
+    density = Density(np.zeros(1), np.eye(1), np.repeat([1.0, 2.0, 2.0, 4.0], 25), "val")
     assert density.unlike(np.array([[0.0], [-1.5], [2.0], [3.0], [9.0]])).tolist() == [0, 0.25, 0.25, 0.75, 1]
 
 
-@pytest.mark.parametrize(("count", "chance"), [(1, 1 / 2), (9, 1 / 10), (99, 1 / 100), (100, 1 / 101), (200, 2 / 201)])
-def test_few_held_out_volumes_mark_some_by_chance(count, chance, rng):
+@pytest.mark.parametrize(("count", "chance"), [(100, 1 / 101), (200, 2 / 201)])
+def test_a_newcomer_among_enough_volumes_is_marked_by_chance(count, chance):
     density = Density(np.zeros(1), np.eye(1), np.arange(1.0, count + 1), "val")
     assert density.by_chance == pytest.approx(chance)
     marked = density.unlike(np.arange(count + 1)[:, None] + 0.5) > BOUND  # a newcomer in each place among them
     assert marked.mean() == pytest.approx(chance)
+
+
+@pytest.mark.parametrize("count", [2, 5, 30, 99])
+def test_with_few_held_out_volumes_as_many_are_marked_as_is_told(count, rng):
+    """Newcomers of the same law as the held-out ones: one in a hundred, where by rank it would be one in count + 1."""
+    draws = np.exp(rng.normal(3, 0.2, (4000, count + 1)))
+    marked = [
+        Density(np.zeros(1), np.eye(1), np.sort(held), "val").unlike(np.array([[new]]))[0] > BOUND
+        for *held, new in draws
+    ]
+    assert np.mean(marked) == pytest.approx(0.01, abs=0.006)
+    assert Density(np.zeros(1), np.eye(1), np.sort(draws[0, 1:]), "val").by_chance == pytest.approx(0.01)
+    assert Density(np.zeros(1), np.eye(1), np.sort(draws[0, 1:]), "val").unlike(np.array([[1e99]]))[0] > BOUND
+
+
+@pytest.mark.parametrize("held", [[2.0], [2.0, 2.0, 2.0]])
+def test_held_out_volumes_that_do_not_vary_mark_nothing_nearer(held):
+    density = Density(np.zeros(1), np.eye(1), np.array(held), "val")
+    near, same = density.unlike(np.array([[1.0], [2.0]]))
+    assert not near > BOUND and not same > BOUND
 
 
 def test_without_held_out_volumes_patients_are_judged_by_other_patients(rng):

@@ -16,6 +16,7 @@ from monai.metrics.utils import (
 from scipy.ndimage import gaussian_filter
 
 from medssl.evaluate import surfaces
+from medssl.evaluate.overlap import dice
 from medssl.evaluate.surfaces import apart
 
 # MONAI warns of how its own functions call each other.
@@ -138,6 +139,26 @@ def test_values_of_surface_distance():
     }
     for (seed, spacing), value in wanted.items():
         assert apart(*blobs(seed, (16, 18, 14)), spacing, 1.0) == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize("smooth", [0.5, 1.5], ids=["crumbs", "lumps"])
+# surface-distance imports from a part of scipy that is to go.
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
+def test_hd95_and_surface_dice_are_those_of_surface_distance(spacing, smooth):
+    """The same conventions: pieces of surface with their areas, the larger of two 95 % distances, both surfaces in one
+    share. Not so where a mask is empty: surface-distance has no finite distance there (and 0.1 none at all with numpy 2).
+    """
+    library = pytest.importorskip("surface_distance")
+    for seed in range(3):
+        truth, found = blobs(20 + seed, (14, 12, 10), smooth)
+        theirs = library.compute_surface_distances(truth, found, spacing)
+        for tolerance in (0.6, 1.0, 2.0):
+            ours = apart(truth, found, spacing, tolerance)
+            assert ours.hd95 == pytest.approx(library.compute_robust_hausdorff(theirs, 95), abs=1e-5)
+            wanted = library.compute_surface_dice_at_tolerance(theirs, tolerance)
+            assert ours.nsd == pytest.approx(wanted, abs=1e-5)
+            assert dice(truth, found) == pytest.approx(library.compute_dice_coefficient(truth, found))
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)

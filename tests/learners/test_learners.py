@@ -261,9 +261,10 @@ def test_every_learner_of_the_table_is_run():
     assert {way.partition("name: ")[2].strip("}").split(",")[0] for way in WAYS.values()} == set(LEARNERS)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("way", sorted(WAYS))
-def test_a_run_resumes_to_the_bit_and_answers(balls, tmp_path, way):
-    recipe = read_recipe(balls / "recipe.yaml", [*FEW, WAYS[way]])
+def test_a_run_resumes_to_the_bit_and_answers(balls, tmp_path, way, precision):
+    recipe = read_recipe(balls / "recipe.yaml", [*FEW, f"finetune.precision={precision}", WAYS[way]])
     whole = finetune(recipe, balls / "store", tmp_path / "whole")
 
     def dies(steps, *_):

@@ -76,8 +76,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
-        if tag == "svg":
-            self.drawings.append(set())
+        if tag == "svg" and "svg" not in self.open:
+            self.drawings.append({tag for tag, value in attrs if (tag, value) == ("aria-hidden", "true")})
         elif "svg" in self.open:
             self.drawings[-1].add(tag)
         if tag not in VOID:
@@ -119,6 +119,14 @@ def test_a_name_is_shown_as_it_is(tmp_path):
         assert page.text.count(HOSTILE[name]) >= 5
 
 
+def test_a_drawing_shows_a_name_as_it_is(tmp_path):
+    report = evaluate({"eye": scored('id="x" url(#y) #000000')}, minimum_patients=5)
+    text = write_report(report, tmp_path).read_text(encoding="utf-8")
+    drawn = text[text.index("<svg xmlns:xlink") : text.index("<figcaption")]
+    assert '>id="x" url(#y) #000000<' in drawn
+    assert "currentColor" in drawn
+
+
 def test_one_closed_accessible_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (400, 600), dtype=np.uint8)
     pictures = {}
@@ -130,9 +138,11 @@ def test_one_closed_accessible_file(tmp_path):
     page = Page(text)
     assert path.stat().st_size < 2_000_000
     assert page.tags.count("img") == 2
-    assert page.tags.count("h1") == page.tags.count("title") - page.tags.count("svg") == 1
-    assert len(page.drawings) == 2
-    assert all({"title", "desc"} <= drawing for drawing in page.drawings)
+    # Hidden are those that stand beside their own numbers in a table; each other has a title and words.
+    told = [drawing for drawing in page.drawings if "aria-hidden" not in drawing]
+    assert page.tags.count("h1") == page.tags.count("title") - len(told) == 1
+    assert len(told) >= 1
+    assert all({"title", "desc"} <= drawing for drawing in told)
     ids = [value for key, value in page.attributes if key == "id"]
     assert len(ids) == len(set(ids))
     for key, value in page.attributes:

@@ -10,9 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from medssl.evaluate.sections.judged import Judged
+from medssl.evaluate.sections.lesions import lesions
 from medssl.evaluate.sections.operating import operating
+from medssl.evaluate.sections.shift import shift
+from medssl.evaluate.sections.volume import volume
 
-SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {"operating": operating}
+SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
+    "operating": operating,
+    "lesions": lesions,
+    "shift": shift,
+    "volume": volume,
+}
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 
 __all__ = ["SECTIONS", "Judged"]

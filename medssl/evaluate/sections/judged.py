@@ -17,7 +17,8 @@ class Judged:
     """What is judged of a table, or of one task of it: the rows with what they need, those left out, and the rules.
 
     `segmentation` says which of the two kinds it is; `rows` of a classification have label and score. `validation` are the
-    rows of split val, empty when there are none or when they are themselves judged.
+    rows of split val, empty when there are none or when they are themselves judged. `lesions` are those of all labelled
+    cases of a detection (see evaluate/lesions.py), None of anything else.
     """
 
     rows: pd.DataFrame
@@ -28,6 +29,7 @@ class Judged:
     attributes: Sequence[str]
     minimum_patients: int
     margin: float
+    lesions: pd.DataFrame | None = None
 
     def groups(self) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
         """(attribute, group, rows, reason): everybody first, as ("", "all"), then each group of each attribute, "unknown"
@@ -47,3 +49,8 @@ def patients_of(rows: pd.DataFrame) -> tuple[np.ndarray, int]:
     """(number of each row's patient (N,), how many patients there are)."""
     codes, names = pd.factorize(rows["patient_id"])
     return np.asarray(codes), len(names)
+
+
+def reasons(judged: Judged, attribute: str) -> dict[str, str]:
+    """Each group of an attribute, with the reason why nothing is told of it, or "" where it is shown."""
+    return {group: reason for name, group, _, reason in judged.groups() if name == attribute}
