@@ -26,10 +26,11 @@ from medssl.evaluate.groups import (
     with_group,
 )
 from medssl.evaluate.lesions import Detection, check_lesions, separated
-from medssl.evaluate.measures import AUROC, AVERAGE_PRECISION, BRIER, Metric, of_outlines, share
+from medssl.evaluate.measures import AUROC, BRIER, Metric, of_outlines, share
 from medssl.evaluate.outlines import CONVENTIONS, measure_of
 from medssl.evaluate.power import power
 from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
+from medssl.evaluate.resampling import resampled_metrics
 from medssl.evaluate.sections import SECTIONS, Judged
 from medssl.evaluate.threshold import Threshold, threshold_for
 
@@ -218,7 +219,7 @@ def _task(part: Part, rows: pd.DataFrame, rules: Rules) -> tuple[pd.DataFrame, T
     metrics = [AUROC]
     if threshold.value is not None:
         metrics += [share("sensitivity", 1, threshold.value), share("specificity", 0, threshold.value)]
-    return judged, threshold, [*metrics, AVERAGE_PRECISION, BRIER]
+    return judged, threshold, [*metrics, *resampled_metrics(), BRIER]
 
 
 def _conventions(rows: pd.DataFrame) -> list[str]:

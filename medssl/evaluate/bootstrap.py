@@ -1,7 +1,8 @@
 """The bootstrap over patients: multinomial weights from a fixed seed, shared by whatever is measured on the same patients.
 
 A replicate is a column of weights, one a patient: all rows of a patient are drawn together. The same number of patients
-and the same seed give the same weights, so that differences between two models keep what their errors have in common.
+and the same seed give the same weights, so that differences between two models, or two groups, keep what their errors
+have in common. Memory does not grow with the number of replicates: a few of them are held at a time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from medssl.evaluate.ranking import auroc_of, average_precision_of, rank
+
 REPLICATES = 2000
 SEED = 20_260_101
-CHUNK = 64
-"""Replicates held at once: bounds the memory at this many numbers a row."""
+CELLS = 2**18
+"""Weights held at once (patients times replicates), but one whole replicate at least: what stays in a processor's cache."""
 
 MOST_LOST = 0.01
 """Share of replicates without a value (a class drawn empty) beyond which no interval is given."""
@@ -23,34 +26,67 @@ BLOCKS = 200
 """Patients, or equal blocks of patients, left out in turn to estimate the acceleration."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Weights (patients, replicates) -> values (replicates,)."""
+"""Weights (patients, replicates) -> values (replicates,), or (several statistics, replicates)."""
+
+
+def counts(patients: int, replicates: int = REPLICATES, seed: int = SEED) -> Iterator[np.ndarray]:
+    """How often each patient is drawn, as bytes (patients, some replicates); every column adds up to `patients`.
+
+    Each column lies together in memory. Bytes wrap around at 256: sum them into a wider type.
+    """
+    rng = np.random.default_rng(seed)
+    for start, stop in _chunks(patients, replicates):
+        drawn = rng.integers(0, patients, (stop - start, patients))
+        drawn += patients * np.arange(stop - start)[:, None]
+        many = np.bincount(drawn.ravel(), minlength=drawn.size).astype(np.uint8)
+        yield many.reshape(drawn.shape).T
 
 
 def weights(patients: int, replicates: int = REPLICATES, seed: int = SEED) -> Iterator[np.ndarray]:
-    """Counts (patients, up to 64) of how often each patient is drawn; every column adds up to `patients`."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, replicates, CHUNK):
-        drawn = rng.integers(0, patients, (min(CHUNK, replicates - start), patients))
-        yield np.stack([np.bincount(row, minlength=patients) for row in drawn], axis=1).astype(float)
+    """`counts` as floats, for arithmetic of any kind."""
+    return (drawn.astype(float) for drawn in counts(patients, replicates, seed))
+
+
+def resampled(statistic: Statistic, patients: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a statistic of `counts` in every replicate, and with each block of patients left out in turn.
+
+    Replicates are the last axis of both. Several statistics that are found together cost the draws once.
+    """
+    drawn = np.concatenate([statistic(chunk) for chunk in counts(patients)], axis=-1)
+    blocks = min(patients, BLOCKS)
+    block = np.arange(patients) % blocks
+    left_out = [
+        statistic((block != np.arange(start, stop)[:, None]).astype(np.uint8).T)
+        for start, stop in _chunks(patients, blocks)
+    ]
+    return drawn, np.concatenate(left_out, axis=-1)
 
 
 def bootstrap_interval(value: float, statistic: Statistic, patients: int, level: float = 0.95) -> tuple[float, float]:
-    """The bias-corrected and accelerated interval of `statistic`; nan where too many replicates have no value.
+    """The bias-corrected and accelerated interval of `statistic` of float weights, see `accelerated_interval`."""
+    return accelerated_interval(value, *resampled(lambda drawn: statistic(drawn.astype(float)), patients), level)
 
-    Efron, Journal of the American Statistical Association 1987. Invariant to rescaling, so no logit is needed.
+
+def accelerated_interval(
+    value: float, drawn: np.ndarray, left_out: np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval of a value whose replicates (R,) are `drawn` and whose jackknife values
+    are `left_out`; nan where too many replicates have no value.
+
+    Efron, Journal of the American Statistical Association 1987. Invariant to rescaling, so no logit is needed. The
+    acceleration is that of at most 200 blocks of patients: of independent patients, blocks estimate the same number.
     """
     from scipy import stats
 
-    draws = np.concatenate([statistic(chunk) for chunk in weights(patients)])
-    known = np.sort(draws[~np.isnan(draws)])
-    if len(known) < (1 - MOST_LOST) * len(draws):
+    known = np.sort(drawn[~np.isnan(drawn)])
+    if len(known) < (1 - MOST_LOST) * len(drawn):
         return math.nan, math.nan
     if known[0] == known[-1]:
         return float(known[0]), float(known[0])
     below = (np.sum(known < value) + 0.5 * np.sum(known == value)) / len(known)
     if not 0 < below < 1:
         return math.nan, math.nan
-    bias, pull = stats.norm.ppf(below), _acceleration(statistic, patients)
+    bias, pull = stats.norm.ppf(below), _acceleration(left_out)
     ends = []
     for share in ((1 - level) / 2, (1 + level) / 2):
         z = bias + stats.norm.ppf(share)
@@ -58,16 +94,18 @@ def bootstrap_interval(value: float, statistic: Statistic, patients: int, level:
     return ends[0], ends[1]
 
 
-def _acceleration(statistic: Statistic, patients: int) -> float:
+def _acceleration(left_out: np.ndarray) -> float:
     """Skewness of the jackknife values over six."""
-    blocks = min(patients, BLOCKS)
-    left_out = np.ones((patients, blocks))
-    left_out[np.arange(patients), np.arange(patients) % blocks] = 0
-    values = np.concatenate([statistic(left_out[:, k : k + CHUNK]) for k in range(0, blocks, CHUNK)])
-    values = values[~np.isnan(values)]
+    values = left_out[~np.isnan(left_out)]
     moved = values.mean() - values
     size = np.square(moved).sum()
     return float((moved**3).sum() / (6 * size**1.5)) if size > 0 else 0.0
+
+
+def _chunks(patients: int, columns: int) -> Iterator[tuple[int, int]]:
+    """First and last (excluded) of the columns to hold at a time."""
+    width = max(1, CELLS // max(patients, 1))
+    return ((start, min(start + width, columns)) for start in range(0, columns, width))
 
 
 def weighted_mean(values: np.ndarray) -> Statistic:
@@ -75,20 +113,21 @@ def weighted_mean(values: np.ndarray) -> Statistic:
     return lambda weight_PR: values @ weight_PR / weight_PR.sum(0)
 
 
+def weighted_auroc(truth: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Statistic:
+    """AUROC of rows (N,) that belong to `patient` (N,), ties count half; nan where a class has no weight."""
+    ranking = rank(truth, score, patient)
+    return lambda weight_PR: auroc_of(ranking.levels(weight_PR))
+
+
 def weighted_average_precision(truth: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Statistic:
     """Average precision of rows (N,) that belong to `patient` (N,); nan where no positive has weight."""
-    order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)
-    sick, owner = (truth[order] == 1)[:, None], patient[order]
+    ranking = rank(truth, score, patient)
+    return lambda weight_PR: average_precision_of(ranking.levels(weight_PR))
 
-    def statistic(weight_PR: np.ndarray) -> np.ndarray:
-        row_NR = weight_PR[owner]
-        all_LR, hit_LR = np.cumsum(row_NR, 0)[last], np.cumsum(row_NR * sick, 0)[last]
-        # A level above which nobody was drawn has no precision, and no recall to multiply it with.
-        precision_LR = hit_LR / np.maximum(all_LR, 1)
-        gained_LR = np.diff(hit_LR, axis=0, prepend=0)
-        positives = hit_LR[-1]
-        found = (gained_LR * precision_LR).sum(0) / np.maximum(positives, 1)
-        return np.where(positives > 0, found, np.nan)
 
-    return statistic
+def weighted_confusion(truth: np.ndarray, flagged: np.ndarray, patient: np.ndarray) -> Statistic:
+    """Weights (4, replicates) of the rows (N,) found, missed, falsely flagged and spared; all rates are ratios of these."""
+    cell = np.where(truth == 1, np.where(flagged, 0, 1), np.where(flagged, 2, 3))
+    people = int(patient.max(initial=-1)) + 1
+    rows_4P = np.bincount(cell * people + patient, minlength=4 * people).reshape(4, people).astype(float)
+    return lambda weight_PR: rows_4P @ weight_PR[:people]

@@ -7,7 +7,7 @@ on the scale on which the metric is normal), so that asking about six groups doe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,9 @@ def check_levels(rows: pd.DataFrame, attribute: str) -> None:
             )
 
 
-def ordered(names: Iterable[str]) -> list[str]:
+def ordered(names: pd.Series) -> list[str]:
     """Each group's name once, the known ones sorted, "unknown" last."""
-    return sorted(set(names), key=lambda name: (name == UNKNOWN, name))
+    return sorted(names.unique(), key=lambda name: (name == UNKNOWN, name))
 
 
 def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, minimum: int) -> Row:
@@ -111,7 +111,8 @@ def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margi
     """A verdict for each known group against all other known rows.
 
     gap          the simultaneous interval leaves out zero
-    equivalent   it lies within plus or minus `margin`
+    equivalent   it lies within plus or minus `margin`: two one-sided tests at 2.5 %, corrected for the number of groups,
+                 where 5 % (a 90 % interval) are usual; a true difference of the margin passes in at most 2.5 %
     inconclusive neither; `smallest_detectable` says what this cohort could have shown
     suppressed   too few patients or only one class, on either side
     """
@@ -162,10 +163,10 @@ def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attr
         influences.append(group.influence / _slope(group) - rest.influence / _slope(rest))
     spread = np.array(influences)
     errors = np.sqrt(np.square(spread).sum(1))
-    freedom = min(min(group.freedom, rest.freedom) for _, group, rest in sides)
-    critical = _critical(spread, errors, freedom)
+    largest = _critical(spread, errors, math.inf) / quantile(0.95, math.inf)
     found = []
     for (name, group, rest), difference, error in zip(sides, differences, errors, strict=True):
+        critical = largest * quantile(0.95, _freedom(group, rest))
         low, high = (_unscaled(group, rest, difference + sign * critical * float(error)) for sign in (-1, 1))
         raw = float(np.sqrt(np.square(group.influence - rest.influence).sum()))
         verdict = "gap" if low > 0 or high < 0 else "equivalent" if -margin < low and high < margin else "inconclusive"
@@ -175,6 +176,12 @@ def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attr
                    "rest_value": rest.value, "smallest_detectable": POWER * raw}
         )  # fmt: skip
     return found
+
+
+def _freedom(group: Measured, rest: Measured) -> float:
+    """Degrees of freedom of the difference, after Welch and Satterthwaite."""
+    parts = [((side.error / _slope(side)) ** 2, side.freedom) for side in (group, rest)]
+    return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / free for variance, free in parts)
 
 
 def _critical(spread: np.ndarray, errors: np.ndarray, freedom: float) -> float:

@@ -6,7 +6,15 @@ import math
 
 import numpy as np
 
-from medssl.evaluate.bootstrap import REPLICATES, bootstrap_interval, weighted_average_precision, weighted_mean
+from medssl.evaluate.bootstrap import (
+    MOST_LOST,
+    REPLICATES,
+    accelerated_interval,
+    bootstrap_interval,
+    resampled,
+    weighted_average_precision,
+    weighted_mean,
+)
 from medssl.evaluate.metrics import Measured, average_precision
 
 MANY_PATIENTS = 50
@@ -127,11 +135,42 @@ def error_interval(measured: Measured, level: float = 0.95) -> Interval:
     return max(0.0, measured.value - half), min(1.0, measured.value + half), "clustered mean, t"
 
 
-def precision_interval(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, level: float = 0.95) -> Interval:
-    """Interval of average precision by the bootstrap over patients; nan below 10 patients with a positive row."""
+def precision_interval(
+    truth: np.ndarray,
+    score: np.ndarray,
+    patient: np.ndarray,
+    level: float = 0.95,
+    *,
+    draws: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Interval:
+    """Interval of average precision by the bootstrap over patients; nan below 10 patients with a positive row, and where
+    whoever is drawn does not change it, as with perfect scores.
+
+    `draws`: its replicates and jackknife values, where these were found before.
+    """
     if len(np.unique(patient[truth == 1])) < FEWEST_POSITIVE_PATIENTS:
         return math.nan, math.nan, f"none: fewer than {FEWEST_POSITIVE_PATIENTS} patients with a positive"
     value, patients = average_precision(truth=truth, score=score), int(patient.max()) + 1
-    low, high = bootstrap_interval(value, weighted_average_precision(truth, score, patient), patients, level)
-    method = f"BCa bootstrap over patients, {REPLICATES} replicates"
-    return low, high, "none: at its boundary" if math.isnan(low) else method
+    found = draws or resampled(weighted_average_precision(truth, score, patient), patients)
+    low, high = accelerated_interval(value, *found, level)
+    if math.isnan(low) or low == high:
+        return math.nan, math.nan, "none: at its boundary"
+    return low, high, f"BCa bootstrap over patients, {REPLICATES} replicates"
+
+
+def attained_interval(value: float, drawn: np.ndarray, patients: int, level: float = 0.95) -> Interval:
+    """Interval of a sensitivity or specificity whose threshold was found anew in each of its replicates `drawn` (R,): their
+    percentiles; nan where more than 1 % have none.
+
+    At 0 or 1 it holds Wilson's interval of `patients` as well, those of the class that the share is of: replicates of what
+    went right every time do not vary.
+    """
+    known = drawn[~np.isnan(drawn)]
+    if len(known) < (1 - MOST_LOST) * len(drawn):
+        return math.nan, math.nan, "none: a class is often drawn empty"
+    low, high = (float(end) for end in np.quantile(known, [(1 - level) / 2, (1 + level) / 2]))
+    if value in (0.0, 1.0):
+        certain = Measured(value, np.zeros(patients), math.nan, "logit")
+        bounds = share_interval(certain, patients, patients, level)
+        low, high = min(low, bounds[0]), max(high, bounds[1])
+    return low, high, f"bootstrap over patients, {REPLICATES} replicates, each with a threshold of its own"

@@ -45,7 +45,8 @@ def measure_auroc(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, pat
     """AUROC with the influence of each of `patients` patients; `patient` (N,) are their numbers.
 
     DeLong et al., Biometrics 1988, summed within patients as in Obuchowski, Biometrics 1997. Degrees of freedom after
-    Welch and Satterthwaite, counted in patients.
+    Welch and Satterthwaite, counted in patients, of variances that are less certain than those of normal values: most
+    positives lie above all negatives, and the few that do not make the variance.
     """
     high, low = _placements(truth, score)
     if not high.size:
@@ -56,10 +57,21 @@ def measure_auroc(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, pat
         part = np.bincount(patient[rows], (placements - value) / rows.sum(), patients)
         count = len(np.unique(patient[rows]))
         parts.append(part * math.sqrt(count / max(count - 1, 1)))
-        frees.append((float(np.square(parts[-1]).sum()), count - 1))
-    weight = sum(variance**2 / max(free, 1) for variance, free in frees)
+        frees.append((float(np.square(parts[-1]).sum()), _freedom(part, count)))
+    weight = sum(variance**2 / free for variance, free in frees)
     freedom = sum(variance for variance, _ in frees) ** 2 / weight if weight else math.nan
     return Measured(value, parts[0] + parts[1], freedom, "logit")
+
+
+def _freedom(part: np.ndarray, count: int) -> float:
+    """Degrees of freedom of the variance of `count` patients' parts (P,), whose sum is zero: 2 / Var(S^2 / sigma^2), which
+    takes their kurtosis, and is count - 1 where it is that of a normal; never more than that, nor less than 1.
+    """
+    square = float(np.square(part).sum())
+    if count < 2 or square == 0:
+        return max(count - 1, 1)
+    kurtosis = count * float(np.square(np.square(part)).sum()) / square**2
+    return max(1.0, min(count - 1, 2 / (2 / (count - 1) + (kurtosis - 3) / count)))
 
 
 def measure_share(hit: np.ndarray, patient: np.ndarray, patients: int) -> Measured:

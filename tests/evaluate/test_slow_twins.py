@@ -15,6 +15,8 @@ from medssl.evaluate.groups import _critical, gaps
 from medssl.evaluate.intervals import (
     _newcombe_bound,
     auroc_interval,
+    expit,
+    logit,
     mean_interval,
     quantile,
     share_interval,
@@ -165,6 +167,26 @@ def test_youden_by_hand():
     assert few.value is None
     assert "4 positives and 5 negatives" in few.provenance
     assert fix_threshold(rows.assign(score=0.5), "abc").value == 0.5
+
+
+def test_a_gap_has_the_degrees_of_freedom_of_its_own_two_sides():
+    """Eleven patients against 300: both rows are as wide as Student's t of the two sides says."""
+    rng = np.random.default_rng(5)
+    race, label = np.repeat(["few", "many"], [11, 300]), np.r_[np.arange(11) < 4, np.arange(300) < 100].astype(float)
+    score = rng.normal(size=311) + 1.2 * label
+    rows = pd.DataFrame({"patient_id": np.arange(311), "label": label, "score": score, "race": race})
+    few, many = (measure_auroc(label[r], score[r], np.flatnonzero(r), 311) for r in (race == "few", race == "many"))
+    parts = [(one.error / (one.value * (1 - one.value)), one.freedom) for one in (few, many)]
+    variance = sum(error**2 for error, _ in parts)
+    freedom = variance**2 / sum(error**4 / free for error, free in parts)
+    first, second = gaps(rows, AUROC, "race", 11, 0.05)
+    assert (first["low"], first["high"]) == pytest.approx((-second["high"], -second["low"]))
+    difference, middle = logit(few.value) - logit(many.value), (logit(few.value) + logit(many.value)) / 2
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    for end, sign in ("low", -1), ("high", 1):
+        moved = difference + sign * half
+        assert first[end] == pytest.approx(expit(middle + moved / 2) - expit(middle - moved / 2), abs=0.01)
+    assert stats.t.ppf(0.975, freedom) > 2.1
 
 
 @pytest.mark.slow
