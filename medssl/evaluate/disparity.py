@@ -24,7 +24,7 @@ MEASURES = ("auroc", "sensitivity", "specificity", "ppv", "flagged")
 """What is measured in a group: in this order wherever they are rows of an array."""
 
 PERMUTATIONS = 300
-"""Cohorts with shuffled groups; the 95 % point of so many lies between their true 93.7 and 96.3 % points two times in three."""
+"""Cohorts with shuffled groups; two times in three the 95 % point of so many is a true 93.7 to 96.3 % point."""
 
 AT_ITS_END = "a group is at 0 or 1: its error cannot be estimated"
 
@@ -163,7 +163,7 @@ def null_draws(cohort: Cohort, groups: int) -> Iterator[np.ndarray]:
         yield by_group(shuffled[block])
 
 
-def testable(measured: Sequence[Measured]) -> str:
+def no_error(measured: Sequence[Measured]) -> str:
     """Why nothing can be said of the errors of some groups' values, or ""."""
     return AT_ITS_END if any(one.value in (0.0, 1.0) or one.error == 0 for one in measured) else ""
 
@@ -174,13 +174,15 @@ def range_interval(families: Sequence[Sequence[Measured]]) -> tuple[float, float
     All pairs hold together: the critical value is that of the largest of all their differences, drawn jointly from what
     each patient moves each group (a bootstrap with normal weights shared by all groups), on the scale on which the measure
     is normal, with Welch's degrees of freedom for each pair. So the lower end may be 0, which the percentiles of a
-    resampled largest difference never reach. Simulated coverage .93 to .98. `testable` says where there is none.
+    resampled largest difference never reach. Simulated coverage .93 to .98. `no_error` says where there is none.
     """
     groups = [one for family in families for one in family]
     starts = np.cumsum([0, *(len(family) for family in families)])
     pairs = [
-        pair for first, family in zip(starts, families, strict=False) for pair in combinations(first + np.arange(len(family)), 2)
-    ]  # fmt: skip
+        pair
+        for first, family in zip(starts, families, strict=False)
+        for pair in combinations(range(first, first + len(family)), 2)
+    ]
     spread = np.array([one.influence / slope(one) for one in groups])
     covariance = spread @ spread.T
     left, right = np.array(pairs).T

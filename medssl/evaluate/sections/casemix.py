@@ -124,11 +124,8 @@ def _balanced(
 
 def _measure(judged: Judged, metric: Metric, rows: pd.DataFrame, patient: np.ndarray, weight: np.ndarray) -> Measured:
     """The metric of one side, of which rows count by their weight."""
-    truth, score, patients = (
-        rows["label"].to_numpy(float),
-        rows["score"].to_numpy(float),
-        judged.rows["patient_id"].nunique(),
-    )
+    truth, score = rows["label"].to_numpy(float), rows["score"].to_numpy(float)
+    patients = int(judged.rows["patient_id"].nunique())
     if metric.name == "auroc":
         return measure_weighted_auroc(truth=truth, score=score, weight=weight, patient=patient, patients=patients)
     label = int(metric.name == "sensitivity")

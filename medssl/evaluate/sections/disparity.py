@@ -16,9 +16,9 @@ from medssl.evaluate.disparity import (
     equity_scaled,
     largest,
     measure,
+    no_error,
     null_draws,
     range_interval,
-    testable,
 )
 from medssl.evaluate.groups import estimate, has_attribute, with_group
 from medssl.evaluate.intervals import share_interval
@@ -130,14 +130,17 @@ def _too_few(cohort: Cohort, name: str, rows: np.ndarray) -> str:
 def _difference(families: Sequence[Seen]) -> dict[str, Any]:
     """The largest difference between two groups of whichever family it is largest in, beside what chance makes of it."""
     left_out = {(row["group"], row["reason"]): row for family in families for row in family.left_out}
-    row = {"value": None, "low": None, "high": None, "reason": "", "null_mean": None, "null_far": None,
-           "groups": min(len(family.names) for family in families), "left_out": list(left_out.values())}  # fmt: skip
-    if row["groups"] < 2:
+    groups = min(len(family.names) for family in families)
+    row: dict[str, Any] = {
+        "value": None, "low": None, "high": None, "reason": "", "null_mean": None, "null_far": None, "groups": groups,
+        "left_out": list(left_out.values()),
+    }  # fmt: skip
+    if groups < 2:
         return row | {"reason": "fewer than two groups have it"}
     values = [float(largest(np.array([one.value for one in family.measured]))) for family in families]
     by_chance = np.max([largest(family.by_chance) for family in families], axis=0)
     row |= {"value": max(values), **_chance(by_chance)}
-    if reason := testable([one for family in families for one in family.measured]):
+    if reason := no_error([one for family in families for one in family.measured]):
         return row | {"reason": reason}
     low, high = range_interval([family.measured for family in families])
     return row | {"low": low, "high": high}
@@ -167,7 +170,7 @@ def _spread(seen: Seen, metric: Metric, rows: pd.DataFrame) -> dict[str, Any]:
     name = seen.names[int(np.argmin([one.value for one in seen.measured]))]
     told = estimate(rows[rows["group"] == name], metric, "", name, 1)
     worst = {key: told[key] for key in ("group", "value", "low", "high")} | {"shrunken": None, "again": None}
-    if testable(seen.measured):
+    if no_error(seen.measured):
         return {"deviation": None, "worst": worst}
     found = between(seen.measured)
     return {
@@ -199,11 +202,10 @@ def _underdiagnosis(judged: Judged) -> dict[str, Any]:
     well = [name for name in sorted({*tasks, judged.name}) if re.sub("[^a-z]", "", name.lower()) in WELL]
     rows = []
     for attribute, group, inside, reason in judged.groups():
-        row = {"attribute": attribute, "group": group, "reason": reason, "underdiagnosis": None, "overdiagnosis": None}
-        if not reason:
-            missed, alarms = _error_rate(inside, 1, judged), _error_rate(inside, 0, judged)
-            row["underdiagnosis"], row["overdiagnosis"] = (alarms, missed) if well else (missed, alarms)
-        rows.append(row)
+        missed, alarms = (None, None) if reason else (_error_rate(inside, 1, judged), _error_rate(inside, 0, judged))
+        under, over = (alarms, missed) if well else (missed, alarms)
+        told = {"attribute": attribute, "group": group, "reason": reason}
+        rows.append(told | {"underdiagnosis": under, "overdiagnosis": over})
     return {
         "rate": "false positive rate" if well else "false negative rate",
         "label": well[0] if well else "",

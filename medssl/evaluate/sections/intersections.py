@@ -1,4 +1,4 @@
-"""Groups of two attributes at once, which neither attribute shows alone; small ones also drawn toward what both add up to."""
+"""Groups of two attributes at once, which neither shows alone; small ones also moved toward what both add up to."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def intersections(judged: Judged) -> dict[str, Any] | None:
     a segmentation and with fewer than two attributes of two known groups.
 
     Cells below the fewest patients, or of fewer than 5 patients of a class, are counted and not shown; head counts of the
-    other cells of such a pair are rounded down to tens, so that the hidden one is not what is missing from a sum. The intervals of all
-    cells of all pairs hold together (max-T), since so many were asked. No more than two attributes are crossed.
+    other cells of such a pair are rounded down to tens, so that the hidden one is not what is missing from a sum. The
+    intervals of all cells of all pairs hold together (max-T), since so many were asked. No more than two attributes are
+    crossed.
     """
     known = {name: judged.rows[judged.rows[name] != UNKNOWN] for name in judged.attributes if name in judged.rows}
     singles = [name for name, rows in known.items() if rows[name].nunique() > 1]
