@@ -33,6 +33,7 @@ from medssl.evaluate.disparity import (
 )
 from medssl.evaluate.metrics import Measured
 from medssl.report import write_report
+from medssl.report.sections.disparity import differences
 
 
 def cohort(rng, sizes, prevalence=0.3, apart=1.466, rows=1, threshold=1.0):
@@ -339,8 +340,16 @@ def test_the_page_warns_where_it_must_and_never_absolves(tmp_path):
     rows = table(sex=np.where(np.arange(600) % 2, "F", "M"))
     report = evaluate({"it": rows})
     page = write_report(report, tmp_path).read_text()
+    assert "Largest differences between groups, and what chance makes of equal groups" in page
     for said in ("Demographic parity is no goal", "equal calibration and equal error rates", "never compare it between",
                  "selected for being worst", "does not show that groups are equal", "Who is overlooked"):  # fmt: skip
         assert said in page
     assert not any(word in page.lower() for word in ("unbiased", "no bias", "fair "))
     assert not any("es_auc" in sentence for sentence in report["findings"])
+
+
+def test_the_figure_tells_what_chance_makes_and_is_none_where_there_is_nothing():
+    (svg,) = differences(section(table()), "one").values()
+    row = section(table())["attributes"][0]["criteria"][0]
+    assert f"equalised odds {row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f}), by chance up to" in svg
+    assert differences(section(table(race="a")), "one") == {}

@@ -13,7 +13,7 @@ from medssl.evaluate.intersections import shrink_to_additive
 
 
 def dense(value, error, first, second):
-    """The same by dense matrices, and half the width of the ends: Prasad and Rao's g1 + g2 + 2 g3, at most the cell's own."""
+    """The same by dense matrices, and half the width of the ends (Prasad and Rao's g1 + g2 + 2 g3)."""
     effects = [first[:, None] == np.unique(first), (second[:, None] == np.unique(second))[:, 1:]]
     design = np.column_stack(effects).astype(float)
     weight = np.diag(1 / error**2)
