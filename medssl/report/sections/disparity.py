@@ -25,11 +25,13 @@ def differences(content: Mapping[str, Any], name: str) -> dict[str, str]:
     """`differences`: for each attribute a square with its interval, over a band up to what 1 in 20 cohorts of equal groups
     exceeds; empty where nothing has a value.
     """
+    from medssl.report.page import tame  # which itself draws the sections
+
     lines: list[str | tuple[str, Mapping[str, Any]]] = []
     for one in content["attributes"]:
         found = [(NAMES[row.get("criterion", row.get("measure"))], row) for row in one["criteria"] + one["spreads"][:1]]
         known = [line for line in found if line[1]["value"] is not None]
-        lines += [one["attribute"], *known] if known else []
+        lines += [tame(one["attribute"]), *known] if known else []
     if not lines:
         return {}
     height = 0.62 + ROW_INCHES * len(lines)
