@@ -188,7 +188,7 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     told = Judged(
         judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
-        rules.minimum_patients, rules.margin, lesions=part.lesions,
+        rules.minimum_patients, rules.margin, lesions=part.lesions, name=name,
     )  # fmt: skip
     sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {

@@ -131,14 +131,14 @@ def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margi
             found.append(_verdict(metric, attribute, name, "suppressed", reason))
             continue
         pair = metric.measure(inside, patients), metric.measure(rest, patients)
-        if reason := _untestable(*pair):
+        if reason := untestable(*pair):
             found.append(_verdict(metric, attribute, name, "inconclusive", reason))
         else:
             sides.append((name, *pair))
-    return sorted(found + _judge(sides, metric, attribute, margin), key=lambda row: str(row["group"]))
+    return sorted(found + judge(sides, metric, attribute, margin), key=lambda row: str(row["group"]))
 
 
-def _untestable(group: Measured, rest: Measured) -> str:
+def untestable(group: Measured, rest: Measured) -> str:
     """Why a difference has no usable error: at 0 or 1, or where nothing varies, the estimated one is zero."""
     if any(side.scale == "logit" and side.value in (0.0, 1.0) for side in (group, rest)):
         return "a side is at 0 or 1: no variance to test with"
@@ -154,20 +154,20 @@ def _too_few(inside: pd.DataFrame, rest: pd.DataFrame, metric: Metric, minimum: 
     return ""
 
 
-def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attribute: str, margin: float) -> list[Row]:
+def judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attribute: str, margin: float) -> list[Row]:
     if not sides:
         return []
     differences, influences = [], []
     for _, group, rest in sides:
-        differences.append(_scaled(group) - _scaled(rest))
-        influences.append(group.influence / _slope(group) - rest.influence / _slope(rest))
+        differences.append(scaled(group) - scaled(rest))
+        influences.append(group.influence / slope(group) - rest.influence / slope(rest))
     spread = np.array(influences)
     errors = np.sqrt(np.square(spread).sum(1))
     largest = _critical(spread, errors, math.inf) / quantile(0.95, math.inf)
     found = []
     for (name, group, rest), difference, error in zip(sides, differences, errors, strict=True):
         critical = largest * quantile(0.95, _freedom(group, rest))
-        low, high = (_unscaled(group, rest, difference + sign * critical * float(error)) for sign in (-1, 1))
+        low, high = (unscaled(group, rest, difference + sign * critical * float(error)) for sign in (-1, 1))
         raw = float(np.sqrt(np.square(group.influence - rest.influence).sum()))
         verdict = "gap" if low > 0 or high < 0 else "equivalent" if -margin < low and high < margin else "inconclusive"
         row = _verdict(metric, attribute, name, verdict, "")
@@ -180,7 +180,7 @@ def _judge(sides: Sequence[tuple[str, Measured, Measured]], metric: Metric, attr
 
 def _freedom(group: Measured, rest: Measured) -> float:
     """Degrees of freedom of the difference, after Welch and Satterthwaite."""
-    parts = [((side.error / _slope(side)) ** 2, side.freedom) for side in (group, rest)]
+    parts = [((side.error / slope(side)) ** 2, side.freedom) for side in (group, rest)]
     return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / free for variance, free in parts)
 
 
@@ -204,15 +204,15 @@ def _verdict(metric: Metric, attribute: str, group: str, verdict: str, reason: s
     }  # fmt: skip
 
 
-def _scaled(measured: Measured) -> float:
+def scaled(measured: Measured) -> float:
     return logit(measured.value) if measured.scale == "logit" else measured.value
 
 
-def _slope(measured: Measured) -> float:
+def slope(measured: Measured) -> float:
     return measured.value * (1 - measured.value) if measured.scale == "logit" else 1.0
 
 
-def _unscaled(group: Measured, rest: Measured, difference: float) -> float:
+def unscaled(group: Measured, rest: Measured, difference: float) -> float:
     """A difference on the metric's own scale, around the middle of both sides.
 
     Zero stays zero, the observed difference comes back exactly, and swapping the sides only changes the sign: for two

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from medssl.evaluate.sections.casemix import casemix
+from medssl.evaluate.sections.disparity import disparity
+from medssl.evaluate.sections.intersections import intersections
 from medssl.evaluate.sections.judged import Judged
 from medssl.evaluate.sections.lesions import lesions
 from medssl.evaluate.sections.operating import operating
@@ -20,6 +23,9 @@ SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
     "lesions": lesions,
     "shift": shift,
     "volume": volume,
+    "disparity": disparity,
+    "casemix": casemix,
+    "intersections": intersections,
 }
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 
