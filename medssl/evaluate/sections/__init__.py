@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from medssl.evaluate.sections.calibration import calibration
+from medssl.evaluate.sections.decision import decision
 from medssl.evaluate.sections.judged import Judged
 from medssl.evaluate.sections.operating import operating
 
-SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {"operating": operating}
+SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
+    "operating": operating,
+    "calibration": calibration,
+    "decision": decision,
+}
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 
 __all__ = ["SECTIONS", "Judged"]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from medssl.report.sections.calibration import draw_calibration
+from medssl.report.sections.decision import draw_decision
+
 Drawing = Callable[[Mapping[str, Any], str], dict[str, str]]
 """(content of the section in report.json, a name unique on the page) -> name -> SVG, see report/drawing.py."""
 
-DRAWINGS: dict[str, Drawing] = {}
+DRAWINGS: dict[str, Drawing] = {
+    "calibration": draw_calibration,
+    "decision": draw_decision,
+}
