@@ -107,7 +107,8 @@ def measure_slope(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, pat
     if well.max() <= sick.min() or sick.max() <= well.min():
         return _none(patients, "the scores separate the classes: no finite slope")
     design = np.stack([np.ones(len(odds)), odds], axis=1)
-    return _coefficient(fit_logistic(design, truth, np.zeros(len(odds)), patient, patients), 1, truth, patient, patients)
+    found = fit_logistic(design, truth, np.zeros(len(odds)), patient, patients)
+    return _coefficient(found, 1, truth, patient, patients)
 
 
 def measure_ratio(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, patients: int) -> Measured:
@@ -187,10 +188,8 @@ def spline(odds: np.ndarray) -> np.ndarray:
     if len(knots) >= 3:
         *inner, one, last = knots
         for knot in inner:
-            bent = _cubed(odds - knot) - (
-                _cubed(odds - one) * (last - knot) - _cubed(odds - last) * (one - knot)
-            ) / (last - one)
-            columns.append(bent / (last - knots[0]) ** 2)
+            later = _cubed(odds - one) * (last - knot) - _cubed(odds - last) * (one - knot)
+            columns.append((_cubed(odds - knot) - later / (last - one)) / (last - knots[0]) ** 2)
     return np.stack(columns, axis=1)
 
 
@@ -205,9 +204,7 @@ def interval(measured: Measured, level: float = 0.95) -> tuple[float, float]:
 def _coefficient(found: Fit | None, place: int, truth: np.ndarray, patient: np.ndarray, patients: int) -> Measured:
     if found is None:
         return _none(patients, "no best fit")
-    return Measured(
-        float(found.coefficients[place]), found.influence[:, place], _freedom(truth, patient), "identity"
-    )
+    return Measured(float(found.coefficients[place]), found.influence[:, place], _freedom(truth, patient), "identity")
 
 
 def _none(patients: int, reason: str) -> Measured:

@@ -70,8 +70,8 @@ def cuts(score: np.ndarray, patient: np.ndarray, minimum: int, fixed: float | No
 
 
 def benefits(groups: Sequence[Acted], patients: int, level: float = 0.95) -> list[Benefit]:
-    """The net benefit of each group with its band by the bootstrap over all `patients`: one set of weights for all groups, so
-    that one who is in two of them is drawn in both.
+    """The net benefit of each group with its band by the bootstrap over all `patients`: one set of weights for all groups,
+    so that who is in two of them is drawn in both.
     """
     from scipy import sparse
 

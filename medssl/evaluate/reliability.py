@@ -93,8 +93,8 @@ def squared_error(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, lev
 
 
 def curve(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, minimum: int) -> list[dict[str, Any]]:
-    """Points of a reliability curve by rising score: mean score, share of positives with Wilson's interval over patients, and
-    how many patients. Of as many bins as 10 allow `minimum` patients each; one with fewer is joined to the next.
+    """Points of a reliability curve by rising score: mean score, share of positives with Wilson's interval over patients,
+    and how many patients. Of as many bins as 10 allow `minimum` patients each; one with fewer is joined to the next.
     """
     bins = min(max(len(np.unique(patient)) // minimum, 1), BINS)
     place = bins_of(score, bins)

@@ -129,7 +129,7 @@ def _section(name: str, content: Row, place: int) -> dict[str, Any]:
     """A section with its template and the figures that it has."""
     from markupsafe import Markup
 
-    drawn = DRAWINGS[name](content, f"{name}{place}") if name in DRAWINGS else {}
+    drawn = DRAWINGS[name](_tamed(content), f"{name}{place}") if name in DRAWINGS else {}
     template = f"sections/{name}.html"
     if not (FOLDER / template).is_file():
         raise ValueError(f"it has a section {name!r}, which this version does not know")
@@ -221,6 +221,15 @@ def tame(text: object) -> str:
     """A label as one short line: cleaned, and cut when it is too long."""
     plain = clean(text)
     return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
+
+
+def _tamed(content: Any) -> Any:
+    """The content with every text in it tamed: a drawing has no filters."""
+    if isinstance(content, Mapping):
+        return {key: _tamed(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_tamed(value) for value in content]
+    return tame(content) if isinstance(content, str) else content
 
 
 def _metric(name: str) -> str:

@@ -39,9 +39,9 @@ def calibration(judged: Judged) -> dict[str, Any] | None:
     """For everybody and each group what its scores are worth as probabilities, and the points of a reliability curve; for
     everybody how scores spread by outcome. None for a segmentation.
 
-    `numbers` holds value, low, high and, where one of them is None, the reason. A ratio is O:E. `debiased` is the root of the
-    mean square of the bins' errors less what chance adds, 0 where that is all of it. `ece` and `ici` have no interval but the
-    range that a perfectly calibrated model would show: they are never negative, so that no interval of theirs could hold 0.
+    `numbers` holds value, low, high and, where one of them is None, the reason. A ratio is O:E. `debiased` is the root of
+    the mean square of the bins' errors less what chance adds, 0 where that is all. `ece` and `ici` have no interval but
+    the range that a perfectly calibrated model would show: never negative, no interval of theirs by resampling holds 0.
     """
     if judged.segmentation:
         return None
@@ -107,13 +107,17 @@ def _against_chance(truth: np.ndarray, score: np.ndarray, codes: np.ndarray, cou
         reason = f"fewer than {FEWEST_PATIENTS} patients: chance alone would make it large"
     if reason:
         nothing = AgainstChance(math.nan, math.nan, math.nan, math.nan, reason)
-        return {"ici": _chance(nothing), "ece": _chance(nothing), "debiased": _told(math.nan, math.nan, math.nan, reason)}
+        return {
+            "ici": _chance(nothing),
+            "ece": _chance(nothing),
+            "debiased": _told(math.nan, math.nan, math.nan, reason),
+        }
     squared = squared_error(truth, score, codes)
-    roots = [math.sqrt(max(squared[key], 0.0)) for key in ("value", "low", "high")]
+    value, low, high = (math.sqrt(max(squared[key], 0.0)) for key in ("value", "low", "high"))
     return {
         "ici": _chance(integrated_index(truth, score, codes, count)),
         "ece": _chance(expected_error(truth, score, codes)),
-        "debiased": _told(*roots, ""),
+        "debiased": _told(value, low, high, ""),
     }
 
 

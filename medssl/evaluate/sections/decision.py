@@ -35,19 +35,21 @@ def decision(judged: Judged) -> Row | None:
     acted: list[Acted] = []
     for attribute, group, inside, reason in judged.groups():
         reason = reason or _too_few(inside)
+        score, patient = inside["score"].to_numpy(float), numbered.loc[inside.index].to_numpy()
+        thresholds = np.array([]) if reason else cuts(score, patient, judged.minimum_patients, fixed)
+        if not reason and not len(thresholds):
+            reason = "no threshold parts enough patients from the others"
         rows.append(
             {"attribute": attribute, "group": group, "reason": reason, "n_patients": None, "curve": [], "better": []}
         )
         if not reason:
-            score, patient = inside["score"].to_numpy(float), numbered.loc[inside.index].to_numpy()
-            thresholds = cuts(score, patient, judged.minimum_patients, fixed)
             acted.append(Acted(inside["label"].to_numpy(float), score, patient, thresholds))
     told = [row for row in rows if not row["reason"]]
     found = benefits(acted, patients) if acted else []
-    for row, group, benefit in zip(told, acted, found, strict=True):
+    for row, own, benefit in zip(told, acted, found, strict=True):
         row |= {
-            "n_patients": len(np.unique(group.patient)), "curve": _curve(group.thresholds, benefit),
-            "better": _stretches(group.thresholds, benefit.gain_band[0] > 0),
+            "n_patients": len(np.unique(own.patient)), "curve": _curve(own.thresholds, benefit),
+            "better": _stretches(own.thresholds, benefit.gain_band[0] > 0),
         }  # fmt: skip
     return {"fixed": fixed, "rows": rows}
 

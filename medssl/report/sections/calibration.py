@@ -42,7 +42,6 @@ def draw_calibration(content: Row, name: str) -> dict[str, str]:
 def _reliability(figure: Any, points: Sequence[Row], content: Row) -> None:
     upper, lower = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     upper.plot([0, 1], [0, 1], color="black", lw=0.8, ls=(0, (4, 3)))
-    upper.text(0.97, 0.9, "as it should be", ha="right", va="top", rotation=0, size=8)
     for point in points:
         upper.plot([point["score"]] * 2, [point["low"], point["high"]], color=COLOUR, lw=1.5, solid_capstyle="butt")
     upper.plot([p["score"] for p in points], [p["value"] for p in points], "-o", color=COLOUR, lw=1.2, ms=5)
@@ -83,7 +82,9 @@ def _of(line: str | Row) -> str:
 
 def _recalibration(figure: Any, rows: Sequence[Row], height: float) -> None:
     lines = _lines(rows)
-    for axes, (name, (label, right, ends)) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
+    for axes, (name, (label, right, ends)) in zip(
+        figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True
+    ):
         if name == "ratio":
             axes.set_xscale("log")
             axes.set_xticks([0.5, 1, 2], ["0.5", "1", "2"])

@@ -39,11 +39,12 @@ def _whole(figure: Any, row: Row, fixed: float | None) -> None:
     _curve(axes, row, fixed)
     axes.set_xlabel("threshold: from this probability on it is acted")
     axes.set_ylabel("net benefit")
-    last = row["curve"][-1]
-    axes.text(last["threshold"] + 0.01, last["value"], "the model", va="bottom", ha="left", color=COLOUR, clip_on=False)
+    middle = row["curve"][len(row["curve"]) // 2]
+    above = middle["value"] if middle["high"] is None else middle["high"]
+    axes.text(middle["threshold"], above, "the model", va="bottom", ha="left", color=COLOUR)
     axes.text(1.0, 0, "flag nobody", va="top", ha="right", size=8)
     top = axes.get_ylim()[1]
-    down = next((point for point in row["curve"] if point["everybody"] < 0.5 * top), last)
+    down = next((point for point in row["curve"] if point["everybody"] < 0.5 * top), row["curve"][-1])
     axes.text(down["threshold"] - 0.01, max(down["everybody"], 0), "flag everybody", va="top", ha="right", size=8)
     figure.subplots_adjust(left=0.11, right=0.97, top=0.97, bottom=0.15)
 
@@ -95,6 +96,8 @@ def _told(rows: Sequence[Row]) -> str:
     parts = []
     for row in rows:
         name = f"{row['attribute']} {row['group']}" if row["attribute"] else "all patients"
-        points = [f"{p['threshold']:.2f}: {p['value']:.2f}" for p in row["curve"] if round(100 * p["threshold"]) % 10 == 0]
+        points = [
+            f"{p['threshold']:.2f}: {p['value']:.2f}" for p in row["curve"] if round(100 * p["threshold"]) % 10 == 0
+        ]
         parts.append(f"{name}: {', '.join(points) or 'no curve'}")
     return "Net benefit at thresholds. " + "; ".join(parts)
