@@ -23,6 +23,9 @@ def evaluate(
     by: Annotated[list[str], typer.Option(help="Attribute, or a crossing such as sex*race. Repeatable.")] = [],  # noqa: B006
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
     title: Annotated[str, typer.Option(help="Title of the report.")] = "Model evaluation",
+    prevalence: Annotated[
+        float | None, typer.Option(help="How common it is in use, e.g. 0.02: for PPV and NPV.")
+    ] = None,
 ) -> None:
     """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
 
@@ -31,7 +34,7 @@ def evaluate(
     from medssl.atomic import write_json
     from medssl.evaluate import evaluate as judge
 
-    report = judge(_named(tables), by=by, split=split, title=title)
+    report = judge(_named(tables), by=by, split=split, title=title, prevalence=prevalence)
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
         say(line)

@@ -69,9 +69,11 @@ def cuts(score: np.ndarray, patient: np.ndarray, minimum: int, fixed: float | No
     return np.array(sorted(kept))
 
 
-def benefits(groups: Sequence[Acted], patients: int, level: float = 0.95) -> list[Benefit]:
+def benefits(
+    groups: Sequence[Acted], patients: int, level: float = 0.95, prevalence: float | None = None
+) -> list[Benefit]:
     """The net benefit of each group with its band by the bootstrap over all `patients`: one set of weights for all groups,
-    so that who is in two of them is drawn in both.
+    so that who is in two of them is drawn in both. With a `prevalence`, what it would be where so many have the finding.
     """
     from scipy import sparse
 
@@ -83,12 +85,14 @@ def benefits(groups: Sequence[Acted], patients: int, level: float = 0.95) -> lis
     for weight_PR in weights(patients):
         drawn, end = stacked @ weight_PR, start + weight_PR.shape[1]
         for group, draw, first, last in zip(groups, draws, places, places[1:], strict=False):
-            value, _, gain = _worth(drawn[first:last], group.thresholds)
+            value, _, gain = _worth(drawn[first:last], group.thresholds, prevalence)
             draw[0, :, start:end], draw[1, :, start:end] = value, gain
         start = end
     found = []
     for group, table, draw in zip(groups, tables, draws, strict=True):
-        value, everybody, gain = (one[:, 0] for one in _worth(table @ np.ones((patients, 1)), group.thresholds))
+        value, everybody, gain = (
+            one[:, 0] for one in _worth(table @ np.ones((patients, 1)), group.thresholds, prevalence)
+        )
         found.append(Benefit(value, everybody, gain, _band(draw[0], level), _band(draw[1], level)))
     return found
 
@@ -103,16 +107,28 @@ def _tallies(group: Acted, patients: int):  # type: ignore[no-untyped-def]  # sc
     return sparse.csr_matrix((np.ones(len(place)), (place, group.patient)), (2 * levels, patients))
 
 
-def _worth(drawn: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Net benefit, that of flagging everybody and the gain (T, R) of tallies (2 (T + 1), R); nan where nobody was drawn."""
+def _worth(
+    drawn: np.ndarray, thresholds: np.ndarray, prevalence: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Net benefit, that of flagging everybody and the gain (T, R) of tallies (2 (T + 1), R); nan where nobody was drawn, or
+    with a prevalence nobody of a class.
+    """
     price = (thresholds / (1 - thresholds))[:, None]
     negative, positive = drawn.reshape(2, len(thresholds) + 1, -1)
-    rows = drawn.sum(0)
-    rows = np.where(rows > 0, rows, np.nan)
+    if prevalence is None:
+        rows = _some(drawn)
+    else:
+        negative, positive = (1 - prevalence) * negative / _some(negative), prevalence * positive / _some(positive)
+        rows = np.ones(drawn.shape[1])
     found, alarmed = (np.cumsum(one[:0:-1], 0)[::-1] for one in (positive, negative))
     value = (found - price * alarmed) / rows
     everybody = (positive.sum(0) - price * negative.sum(0)) / rows
     return value, everybody, value - np.maximum(everybody, 0)
+
+
+def _some(drawn: np.ndarray) -> np.ndarray:
+    rows = drawn.sum(0)
+    return np.where(rows > 0, rows, np.nan)
 
 
 def _band(draws: np.ndarray, level: float) -> np.ndarray:

@@ -23,7 +23,7 @@ def decision(judged: Judged) -> Row | None:
 
     `better` are the stretches of thresholds at which the model is shown to be worth more than both flagging everybody and
     flagging nobody; `fixed` is the threshold at which the model is used, None where there is none. Scores are taken for
-    probabilities.
+    probabilities. Where a prevalence in use was declared, it is that which benefit is told of.
     """
     if judged.segmentation:
         return None
@@ -45,13 +45,13 @@ def decision(judged: Judged) -> Row | None:
         if not reason:
             acted.append(Acted(inside["label"].to_numpy(float), score, patient, thresholds))
     told = [row for row in rows if not row["reason"]]
-    found = benefits(acted, patients) if acted else []
+    found = benefits(acted, patients, prevalence=judged.prevalence) if acted else []
     for row, own, benefit in zip(told, acted, found, strict=True):
         row |= {
             "n_patients": len(np.unique(own.patient)), "curve": _curve(own.thresholds, benefit),
             "better": _stretches(own.thresholds, benefit.gain_band[0] > 0),
         }  # fmt: skip
-    return {"fixed": fixed, "rows": rows}
+    return {"fixed": fixed, "prevalence": judged.prevalence, "rows": rows}
 
 
 def _too_few(inside: pd.DataFrame) -> str:

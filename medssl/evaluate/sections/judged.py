@@ -17,7 +17,8 @@ class Judged:
     """What is judged of a table, or of one task of it: the rows with what they need, those left out, and the rules.
 
     `segmentation` says which of the two kinds it is; `rows` of a classification have label and score. `validation` are the
-    rows of split val, empty when there are none or when they are themselves judged.
+    rows of split val, empty when there are none or when they are themselves judged. `prevalence` is that of the place of
+    use, None where it was not declared.
     """
 
     rows: pd.DataFrame
@@ -28,6 +29,7 @@ class Judged:
     attributes: Sequence[str]
     minimum_patients: int
     margin: float
+    prevalence: float | None = None
 
     def groups(self) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
         """(attribute, group, rows, reason): everybody first, as ("", "all"), then each group of each attribute, "unknown"
