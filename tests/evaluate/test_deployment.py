@@ -15,8 +15,8 @@ from medssl.evaluate.deployment import predictive_value
 def cohort(patients=150, seed=0):
     rng = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), 2)
-    sick = (rng.random(patients) < 0.4)[patient] ^ (rng.random(2 * patients) < 0.1)
-    return sick, (rng.random(patients)[patient] < np.where(sick, 0.8, 0.15)), patient
+    sick = rng.random(2 * patients) < 0.45  # often of one eye: both rates then move with the same patient
+    return sick, (rng.random(patients)[patient] < np.where(sick, 0.8, 0.25)), patient
 
 
 def by_bayes(sick, flagged, prevalence):

@@ -29,7 +29,7 @@ def draw_calibration(content: Row, name: str) -> dict[str, str]:
     height = 0.7 + ROW_INCHES * len(_lines(rows))
     return {
         "reliability": drawing(
-            lambda figure: _reliability(figure, points, content), (4.4, 5.2), "Scores against what came", told,
+            lambda figure: _reliability(figure, points, content), (5.4, 5.8), "Scores against what came", told,
             f"{name}reliability",
         ),
         "recalibration": drawing(
@@ -64,7 +64,7 @@ def _reliability(figure: Any, points: Sequence[Row], content: Row) -> None:
     for axes in (upper, lower):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    figure.subplots_adjust(left=0.14, right=0.98, top=0.98, bottom=0.1, hspace=0.12)
+    figure.subplots_adjust(left=0.12, right=0.98, top=0.98, bottom=0.09, hspace=0.12)
 
 
 def _lines(rows: Sequence[Row]) -> list[str | Row]:
