@@ -94,8 +94,7 @@ def test_the_first_screen_and_the_numbers(tmp_path):
     row = report["analyses"][0]["estimates"][0]
     assert f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in page.text
     assert "one level: not evaluated" in page.text
-    assert page.tags.count("svg") == 1
-    assert page.tags.count("desc") == 1
+    assert page.tags.count("svg") == page.tags.count("desc") >= 1
 
 
 def test_pictures_are_inside(tmp_path):
