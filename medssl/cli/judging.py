@@ -38,6 +38,9 @@ def evaluate(
     ] = [],  # noqa: B006
     strict: Annotated[bool, typer.Option(help="Exit code 7 where a requirement is neither met nor missed.")] = False,
     deviation: Annotated[list[str], typer.Option(help="Where this departs from what was planned. Repeatable.")] = [],  # noqa: B006
+    prevalence: Annotated[
+        float | None, typer.Option(help="How common it is in use, e.g. 0.02: for PPV and NPV.")
+    ] = None,
 ) -> None:
     """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
 
@@ -50,7 +53,10 @@ def evaluate(
     from medssl.evaluate.criteria import NOT_MET, OPEN, read_criteria, with_criteria
 
     limits = read_criteria(require)
-    report = with_criteria(judge(_detections(_named(tables), tables, lesions), by=by, split=split, title=title), limits)
+    report = with_criteria(
+        judge(_detections(_named(tables), tables, lesions), by=by, split=split, title=title, prevalence=prevalence),
+        limits,
+    )
     report["provenance"] |= {"command": typed(context), "date": now(), "deviations": deviation}
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:

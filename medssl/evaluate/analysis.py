@@ -13,6 +13,7 @@ from medssl.errors import UserError
 from medssl.evaluate import cohort, lesions
 from medssl.evaluate.average import average
 from medssl.evaluate.bootstrap import SEED
+from medssl.evaluate.deployment import check_prevalence
 from medssl.evaluate.findings import findings
 from medssl.evaluate.groups import (
     MOST_LEVELS,
@@ -45,6 +46,7 @@ class Rules:
     margin: float
     minimum_patients: int
     target_sensitivity: float | None
+    prevalence: float | None
 
 
 class Part(NamedTuple):
@@ -67,6 +69,7 @@ def evaluate(
     minimum_patients: int = 11,
     title: str = "Model evaluation",
     target_sensitivity: float | None = None,
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """The content of report.json: an analysis for each table (name -> predictions), and of one with several tasks for each
     task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
@@ -75,14 +78,16 @@ def evaluate(
     a classification of its cases with its lesions judged beside. `by` names
     attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that
     would matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the
-    validation rows: Youden's, or the one that reaches `target_sensitivity`.
+    validation rows: Youden's, or the one that reaches `target_sensitivity`. `prevalence` is how common the finding is where
+    the model will be used: PPV, NPV and net benefit are told for it.
     """
     asked = {name: value for name, value in locals().items() if name != "tables"}
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
     if minimum_patients < 1:
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
-    rules = Rules(split, margin, minimum_patients, target_sensitivity)
+    check_prevalence(prevalence)
+    rules = Rules(split, margin, minimum_patients, target_sensitivity, prevalence)
     tables, found = separated(tables)
     checked = _checked(tables, by)
     found = {name: check_lesions(table, checked[name], name) for name, table in found.items()}
@@ -188,7 +193,7 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     told = Judged(
         judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
-        rules.minimum_patients, rules.margin, lesions=part.lesions, name=name,
+        rules.minimum_patients, rules.margin, lesions=part.lesions, name=name, prevalence=rules.prevalence,
     )  # fmt: skip
     sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {

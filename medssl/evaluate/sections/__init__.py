@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from medssl.evaluate.sections.calibration import calibration
 from medssl.evaluate.sections.casemix import casemix
+from medssl.evaluate.sections.decision import decision
 from medssl.evaluate.sections.disparity import disparity
 from medssl.evaluate.sections.intersections import intersections
 from medssl.evaluate.sections.judged import Judged
@@ -20,12 +22,14 @@ from medssl.evaluate.sections.volume import volume
 
 SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
     "operating": operating,
-    "lesions": lesions,
-    "shift": shift,
-    "volume": volume,
+    "calibration": calibration,
+    "decision": decision,
     "disparity": disparity,
     "casemix": casemix,
     "intersections": intersections,
+    "shift": shift,
+    "lesions": lesions,
+    "volume": volume,
 }
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 

@@ -18,7 +18,8 @@ class Judged:
 
     `segmentation` says which of the two kinds it is; `rows` of a classification have label and score. `validation` are the
     rows of split val, empty when there are none or when they are themselves judged. `lesions` are those of all labelled
-    cases of a detection (see evaluate/lesions.py), None of anything else. `name` is that of the table or the task.
+    cases of a detection (see evaluate/lesions.py), None of anything else. `name` is that of the table or the task;
+    `prevalence` that of the place of use, None where it was not declared.
     """
 
     rows: pd.DataFrame
@@ -31,6 +32,7 @@ class Judged:
     margin: float
     lesions: pd.DataFrame | None = None
     name: str = ""
+    prevalence: float | None = None
 
     def groups(self) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
         """(attribute, group, rows, reason): everybody first, as ("", "all"), then each group of each attribute, "unknown"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from medssl.evaluate.deployment import predictive_value
 from medssl.evaluate.intervals import share_interval
 from medssl.evaluate.metrics import measure_share
 from medssl.evaluate.sections.judged import Judged, patients_of
@@ -25,13 +26,15 @@ def operating(judged: Judged) -> dict[str, Any] | None:
     segmentation, and where no threshold was fixed.
 
     ppv and npv are those of this cohort: they move with prevalence, so that a difference between groups is no error of the
-    model by itself. A rate whose rows are of fewer than two patients is None.
+    model by itself. A rate whose rows are of fewer than two patients is None. `deployment` has both at the prevalence that
+    was declared of the place of use, the same for every group.
     """
     if judged.segmentation or judged.threshold.value is None:
         return None
     rows = []
     for attribute, group, inside, reason in judged.groups():
-        row: dict[str, Any] = {"attribute": attribute, "group": group, "reason": reason, "counts": None, "rates": {}}
+        row: dict[str, Any] = {"attribute": attribute, "group": group, "reason": reason, "counts": None, "rates": {},
+                               "deployment": {}}  # fmt: skip
         if not reason:
             sick, flagged = (inside["label"] == 1).to_numpy(), (inside["score"] >= judged.threshold.value).to_numpy()
             row["counts"] = {
@@ -40,8 +43,13 @@ def operating(judged: Judged) -> dict[str, Any] | None:
             }  # fmt: skip
             codes, _ = patients_of(inside)
             row["rates"] = {name: _rate(name, sick, flagged, codes) for name in RATES}
+            if judged.prevalence is not None:
+                row["deployment"] = {
+                    name: predictive_value(sick, flagged, codes, judged.prevalence, positive=name == "ppv")
+                    for name in ("ppv", "npv")
+                }
         rows.append(row)
-    return {"threshold": judged.threshold.value, "rows": rows}
+    return {"threshold": judged.threshold.value, "prevalence": judged.prevalence, "rows": rows}
 
 
 def _rate(name: str, sick: np.ndarray, flagged: np.ndarray, codes: np.ndarray) -> dict[str, float] | None:

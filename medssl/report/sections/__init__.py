@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from medssl.report.sections.calibration import draw_calibration
+from medssl.report.sections.decision import draw_decision
 from medssl.report.sections.disparity import differences
 from medssl.report.sections.lesions import froc
 
@@ -14,4 +16,6 @@ Drawing = Callable[[Mapping[str, Any], str], dict[str, str]]
 DRAWINGS: dict[str, Drawing] = {
     "disparity": differences,
     "lesions": froc,
+    "calibration": draw_calibration,
+    "decision": draw_decision,
 }
