@@ -39,8 +39,8 @@ def compare(
     all are compared, and who is left out is counted by group. `metric` is auroc (paired clustered DeLong),
     average_precision, brier, sensitivity, specificity (each table at its own threshold, fixed on its validation rows), or a
     dice_, nsd_ or hd95_ column. Where a structure is blank (absent and not found) in one table only, the blank counts as 1
-    (of hd95_ as 0 mm): it was right, and the other's false find has to weigh. `margin` is the difference that would matter, declared
-    before looking (0.05 unless given; of Dice 0.03, of Brier 0.02, of mm none).
+    (of hd95_ as 0 mm): it was right, and the other's false find has to weigh. `margin` is the difference that would matter,
+    declared before looking (0.05 unless given; of Dice 0.03, of Brier 0.02, of mm none).
     """
     told = metric_of(metric, margin)
     tables = {side: _checked(given, side) for side, given in zip(SIDES, (first, second), strict=True)}

@@ -69,8 +69,9 @@ def covariance(effects: Sequence[Effect]) -> np.ndarray:
 
     Patients and runs are crossed: every run answers all patients. Var = (MS_patients + MS_runs - MS_both) / (P S), the
     two-way analysis of variance (as Dorfman, Berbaum and Metz, Investigative Radiology 1992, for readers), where runs add
-    something to what their interaction with patients already explains. A bootstrap of patients and runs would not do: of three runs
-    it sees two thirds of the variance, and that of the interaction several times (Owen, Annals of Applied Statistics 2007).
+    something to what their interaction with patients already explains. A bootstrap of patients and runs would not do: of
+    three runs it sees two thirds of the variance, and that of the interaction several times (Owen, Annals of Applied
+    Statistics 2007).
     """
     middle = np.stack([one.influence.mean(0) for one in effects])
     return middle @ middle.T + _of_runs(effects)

@@ -17,6 +17,8 @@ MINIMUM_PATIENTS = 11
 
 SIDES = ("first", "second")
 
+NOT_TOLD = "not told: it would tell the count of a small group"
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -146,14 +148,29 @@ def _dropped(
         answered = [table[table["sample_id"].isin(_answered(table, column, metric))] for table in tables]
         rows = pd.concat(answered).drop_duplicates("sample_id")
         lost = rows[~rows["sample_id"].isin(kept)]
+        here: list[Row] = []
         for attribute, group, inside in _groups(lost, by):
             patients = int(inside["patient_id"].nunique())
             few = 0 < patients < MINIMUM_PATIENTS
-            found.append({
+            here.append({
                 "only": side, "attribute": attribute, "group": group, "n_patients": None if few else patients,
                 "n_rows": None if few else len(inside), "reason": f"fewer than {MINIMUM_PATIENTS} patients" if few else "",
             })  # fmt: skip
+        hide_one_more(here)
+        found += here
     return found
+
+
+def hide_one_more(rows: Sequence[Row]) -> None:
+    """Nothing; where the count of one group of an attribute alone is hidden, so is the smallest other one: the total would
+    tell it.
+    """
+    for attribute in {row["attribute"] for row in rows} - {""}:
+        groups = [row for row in rows if row["attribute"] == attribute]
+        shown = [row for row in groups if row["n_patients"]]
+        if len(groups) - len([row for row in groups if row["n_patients"] is not None]) == 1 and shown:
+            smallest = min(shown, key=lambda row: row["n_patients"])
+            smallest |= {"n_patients": None} | ({"n_rows": None, "reason": NOT_TOLD} if "n_rows" in smallest else {})
 
 
 def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -85,7 +85,7 @@ def _difference(row: Row, metric: str, unit: str, margin: float | None) -> str:
         verdict = f"; {_words(row['verdict'], unit, margin)}{among}"
     return (
         f"{where}{metric} {row['first']:.3f} -> {row['second']:.3f}, difference {row['value']:+.3f}{unit}{between}{verdict}"
-        f"; {row['n_patients']} patients."
+        + ("." if row["n_patients"] is None else f"; {row['n_patients']} patients.")
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medssl.evaluate.comparison.compared import Compared
 from medssl.evaluate.comparison.effects import NOTHING, Effect, critical, effect, error_of, freedom_of
-from medssl.evaluate.comparison.pairs import MINIMUM_PATIENTS
+from medssl.evaluate.comparison.pairs import MINIMUM_PATIENTS, hide_one_more
 from medssl.evaluate.groups import POWER, Row, ordered, with_group
 from medssl.evaluate.intervals import mean_interval, quantile
 from medssl.evaluate.measures import FEWEST_OF_A_CLASS
@@ -28,8 +28,9 @@ def by_group(rows: pd.DataFrame, metric: Compared, attribute: str) -> tuple[list
     """Of an attribute the difference in each group, the change of each group's gap to the rest, and whether levelled down.
 
     Both families of intervals, of groups and of gaps, are also told as simultaneous ones (adjusted_low, adjusted_high), by
-    which their verdicts go: of a group "better", "worse", "not worse" (by the margin) or "inconclusive"; of a gap "widened",
-    "narrowed", "unchanged" (within the margin) or "inconclusive". Unknown is a group, and no side of a gap.
+    which their verdicts go: of a group "better", "not worse" (by as much as the margin, though perhaps by less), "worse" or
+    "inconclusive"; of a gap "widened", "narrowed", "unchanged" (within the margin) or "inconclusive". Unknown is a group,
+    and no side of a gap.
     """
     grouped = with_group(rows, attribute)
     groups = [(name, grouped[grouped["group"] == name]) for name in ordered(grouped["group"])]
@@ -75,6 +76,7 @@ def _judged(
     times = critical(family)
     for name, one in effects.items():
         found[name] |= _interval(rows_of[name], one, metric, times)
+    hide_one_more(list(found.values()))
     return list(found.values()), effects
 
 
@@ -139,9 +141,9 @@ def _verdict(low: float, high: float, metric: Compared) -> str:
     low, high = (low, high) if metric.more_is_better else (-high, -low)
     if low > 0:
         return "better"
-    if high < 0:
-        return "worse"
-    return "not worse" if metric.margin is not None and low > -metric.margin else "inconclusive"
+    if metric.margin is not None and low > -metric.margin:
+        return "not worse"
+    return "worse" if high < 0 else "inconclusive"
 
 
 def _changes(
@@ -214,8 +216,10 @@ def _levelling(found: list[Row], effects: dict[str, Effect], metric: Compared, a
     spreads = [abs(getattr(known[best], side) - getattr(known[worst], side)) for side in ("first", "second")]
     fell = spreads[1] < spreads[0] and sign * known[best].value < 0
     (told,) = [one for one in found if one["group"] == best]
+    end = told["adjusted_high" if metric.more_is_better else "adjusted_low"]
+    shown = end is not None and sign * end < 0
     return row | {
-        "state": ("shown" if told["verdict"] == "worse" else "seen") if fell else "no",
+        "state": ("shown" if shown else "seen") if fell else "no",
         "best": best, "worst": worst, "first_spread": spreads[0], "second_spread": spreads[1],
         "best_change": known[best].value, "worst_change": known[worst].value,
     }  # fmt: skip
