@@ -111,7 +111,7 @@ def plot(rows: Sequence[Row], title: str, margin: float | None, name: str) -> st
         axes.set_xlabel(title)
         for side in ("top", "left", "right"):
             axes.spines[side].set_visible(False)
-        figure.subplots_adjust(left=0.3, right=0.7, top=1 - 0.06 / height, bottom=0.5 / height)
+        figure.subplots_adjust(left=0.3, right=0.64, top=1 - 0.06 / height, bottom=0.5 / height)
 
     told = "; ".join(f"{_who(row)}: {_numbers(row)}, {' '.join(VERDICTS[row['verdict']])}" for row in rows)
     return drawing(draw, (WIDTH_INCHES, height), title, f"{title}. {told}", name)

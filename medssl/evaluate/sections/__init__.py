@@ -11,8 +11,9 @@ from typing import Any
 
 from medssl.evaluate.sections.judged import Judged
 from medssl.evaluate.sections.operating import operating
+from medssl.evaluate.sections.thresholds import thresholds
 
-SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {"operating": operating}
+SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {"operating": operating, "thresholds": thresholds}
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 
 __all__ = ["SECTIONS", "Judged"]
