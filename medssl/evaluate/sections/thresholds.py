@@ -22,8 +22,8 @@ alarms of one in ten from none."""
 
 CAVEAT = (
     "A diagnostic, not a proposal. Thresholds that depend on sex, race or age answer equal scores differently by who the "
-    "patient is. That may be unlawful, fails whoever is in no recorded group, and hides the cause: scores that are shifted in "
-    "a group (scanner, disease spectrum, labels), which is to be found and mended instead."
+    "patient is. That may be unlawful, fails whoever is in no recorded group, and hides the cause: scores that are shifted "
+    "in a group (scanner, disease spectrum, labels), which is to be found and mended instead."
 )
 
 Rate = dict[str, float]
