@@ -3,11 +3,11 @@
 Example: python benchmarks/mitigation.py --jobs 2 -o mitigation.json
 
 The eyes of the demonstration with the planted effect (medssl/phantom/eye.py): glaucoma of Black patients shows less in the
-scan, by physics and not by their share, so that what no scan shows cannot be learned. Prepared at half the resolution in two
-axes. The same network, scans, steps and seeds learn plainly, with each race and class as often, with each weighing alike, and
-with features normalised by race; and the plain one is also judged at thresholds of each race with equal false alarms, fixed on
-validation rows: a diagnosis, not a proposal (see medssl/evaluate/sections/thresholds.py). The last weights count; nothing is
-chosen by validation, no setting was tuned.
+scan, by physics and not by their share, so that what no scan shows cannot be learned. Prepared at half the resolution in
+two axes. The same network, scans, steps and seeds learn plainly, with each race and class as often, with each weighing
+alike, and with features normalised by race; and the plain one is also judged at thresholds of each race with equal false
+alarms, fixed on validation rows: a diagnosis, not a proposal (see medssl/evaluate/sections/thresholds.py). The last weights
+count; nothing is chosen by validation, no setting was tuned.
 
 Every way is put beside the plain one by `medssl compare` over all seeds: the difference in all and in Black patients, the
 change of their gap to the rest, and whether the gap closed because the best group fell. What the JSON file holds is not
@@ -110,11 +110,11 @@ def at_own_thresholds(table: pd.DataFrame) -> pd.DataFrame:
 def table_of(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     plain = {seed: pd.DataFrame(found["table"]) for seed, found in results[PLAIN].items()}
-    lines = [
-        "| way | metric | all | difference (95 %) | Black | difference (95 %, among races) | gap of Black | change (95 %, among "
-        "races) | levelling down | CPU min |",
-        "|---" * 10 + "|",
-    ]
+    heads = [
+        "way", "metric", "all", "difference (95 %)", "Black", "difference (95 %, among races)", "gap of Black",
+        "change (95 %, among races)", "levelling down", "CPU min",
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for way in [*WAYS, OWN]:
         found = results[PLAIN if way == OWN else way]
         seeds = sorted(set(plain) & set(found))
