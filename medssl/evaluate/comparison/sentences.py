@@ -12,7 +12,7 @@ TWO_RUNS = "This compares two runs, not two ways of training: that takes several
 
 FEW_RUNS = (
     "This compares {runs} runs of each, too few to know how far runs of one way of training lie apart: the intervals, over "
-    "patients and runs, are wide."
+    "patients and runs, may be too narrow where the runs happen to agree. Give at least three of each."
 )
 
 SEVERAL_RUNS = (
