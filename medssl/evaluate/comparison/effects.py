@@ -71,8 +71,8 @@ def covariance(effects: Sequence[Effect]) -> np.ndarray:
     two-way analysis of variance (as Dorfman, Berbaum and Metz, Investigative Radiology 1992, for readers), where runs add
     something to what their interaction with patients already explains. A bootstrap of patients and runs would not do: of
     three runs it sees two thirds of the variance, and that of the interaction several times (Owen, Annals of Applied
-    Statistics 2007). Of normal numbers, intervals of 95 % held the truth in .92 to .96 of draws with three runs, in .89 to .96
-    with two, least where runs differ most: a variance of two or three is a guess.
+    Statistics 2007). Of normal numbers, intervals of 95 % held the truth in .92 to .96 of draws with three runs, in .89 to
+    .96 with two, least where runs differ most: a variance of two or three is a guess.
     """
     middle = np.stack([one.influence.mean(0) for one in effects])
     return middle @ middle.T + _of_runs(effects)
