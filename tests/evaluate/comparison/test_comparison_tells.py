@@ -102,6 +102,8 @@ def test_levelling_down_is_told():
     lifted = compare(scored(2000, a=1.0), scored(2000, a=1.0, b=1.0, c=1.0), by=["race"])
     assert lifted["levelling_down"][0]["state"] == "no"
     assert not any("levelling" in sentence for sentence in lifted["sentences"])
+    wider = compare(scored(2000, a=1.0), scored(2000, a=0.5, b=-1.0, c=-1.0), by=["race"])["levelling_down"][0]
+    assert (wider["state"], wider["best_change"] < 0) == ("no", True)  # all fell, the best one least
     few = compare(scored(100, a=1.0), scored(100, a=0.7), by=["race"])
     assert few["levelling_down"][0]["state"] == "seen"
     # Of Brier less is better: the best group is the one with the least of it.
