@@ -18,6 +18,7 @@ from medssl.errors import UserError
 from medssl.heads import Classify, Detect, Findings, Forecast, Segment, asked_beside, build_head
 from medssl.learners import Learner, Mixed, MixedSteps, Supervised, Telling, build_learner
 from medssl.learners.pseudo_supervisor import PseudoSupervisor
+from medssl.learners.reweighed import Reweighed
 from medssl.place import join
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make
@@ -26,7 +27,7 @@ from medssl.store import Store, open_store
 from medssl.train import Plan, Training, fit, part_of
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Steps
-from medssl.views.draw import Target
+from medssl.views.draw import Target, classes_of
 from medssl.views.history import Told
 from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 from medssl.weights import begin_with, origin_of
@@ -51,7 +52,7 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     if target == "mask" and build_views(recipe["views"]).crops.mm:  # else it would be refused when all is learned
         raise UserError("views.mm: voxels are judged on the prepared grid; set the spacing in prepare, not in views")
     rows = select(store, recipe.get("data", {}), split="train", target=target, channels=model.trunk.channels)
-    rows, history = select_history(store, recipe.get("data", {}), rows, *asked_beside(model.head))
+    rows, history = select_history(store, recipe.get("data", {}), rows, asked_beside(model.head))
     columns = () if target == "mask" else (target,) if isinstance(target, str) else target
     shares = {label: _share(rows[label], label) for label in columns}
     if isinstance(model.head, Segment):
@@ -71,12 +72,14 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         torch.manual_seed(settings.seed + 1)
         return _begin(build_model(recipe), recipe, start, history.told)
 
-    told = (history.told.covariates.shape[-1], history.told.days.shape[-1])
+    told = tuple(part.shape[-1] for part in history.told)
     visits, size = history.told.days.shape[1:], build_views(recipe["views"]).crops.size
     learner = build_learner(recipe.get("learn", {}), model, {
         "steps": settings.steps, "shape": (settings.batch, *visits, model.trunk.channels, *size), "told": told,
         "other": another, "policy": another, "patients": rows["patient_pid"].drop_duplicates().tolist(),
     })  # fmt: skip
+    if isinstance(learner, Reweighed):
+        learner.count(torch.from_numpy(classes_of(store, rows, learner.by)))
     _check_together(learner, model, settings, recipe.get("learn", {}).get("name", ""))
     moving = ((n, p) for n, p in learner.named_parameters() if p.requires_grad and part_of(n) not in settings.frozen)
     facts["moving"] = sum(p.numel() for _, p in moving)
@@ -91,6 +94,8 @@ def _begin(model: Supervised, recipe: Section, start: Path | str | None, told: T
     model.adapt(build_adaptation(recipe.get("adapt", {})))
     if isinstance(model.head, Classify | Forecast):
         model.head.covariates.learn(told.covariates)
+    if isinstance(model.head, Classify):
+        model.head.fin.learn(told.groups)
     return model
 
 
@@ -102,11 +107,12 @@ def _batches(
 
     def steps(some: pd.DataFrame, *, labelled: bool = True, alter: bool = True, count: int = 1) -> Steps:
         views = build_views(recipe["views"], count=count, alter=alter)
-        some, history = select_history(store, recipe.get("data", {}), some, *asked_beside(learner.head))
+        some, history = select_history(store, recipe.get("data", {}), some, asked_beside(learner.head))
         balance = settings.balance if labelled else ""
+        facts = (learner.by,) if isinstance(learner, Reweighed) else ()
         return Steps(
             store, some.reset_index(drop=True), views, batch=settings.batch, seed=settings.seed,
-            target=target if labelled else "", balance=balance, history=history, share=processes.share(),
+            target=target if labelled else "", balance=balance, facts=facts, history=history, share=processes.share(),
         )  # fmt: skip
 
     if not learner.wants:

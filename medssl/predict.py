@@ -35,6 +35,7 @@ from medssl.store import Store, open_store
 from medssl.train import Training
 from medssl.units import HERE, Work
 from medssl.views.draw import Target
+from medssl.views.history import Beside
 from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 
 ATTRIBUTES = ("sex", "race", "ethnicity", "age_band", "site", "scanner", "laterality", "view_position")
@@ -147,11 +148,11 @@ def predict_raw(
 
 def _ends(model: Model, found: Arrivals) -> tuple[pd.DataFrame, list[Refused]]:
     """The rows that are answered, and of a forecast the other visits, which are looked at or come too late."""
-    _, series = asked_beside(model.head)
+    series = asked_beside(model.head).series
     if series is None or found.store is None or found.rows.empty:
         return found.rows, []
     data = model.recipe.get("data", {})
-    last, _ = select_history(narrowed(found.store, data), data, found.rows, series=series)
+    last, _ = select_history(narrowed(found.store, data), data, found.rows, Beside(series=series))
     others = found.rows.loc[~found.rows["volume_id"].isin(last["volume_id"]), "volume_id"]
     what = f"no last one of at most {series.visits} visits"
     return last, [refused(volume_id, "OTHER_VISIT", what) for volume_id in others]
@@ -180,7 +181,7 @@ def _answered(
         crops=build_views(model.recipe["views"]).crops, flips=answering.flips, overlap=answering.overlap,
     )  # fmt: skip
     seen = narrowed(store, data)
-    rows, history = select_history(seen, data, rows, *asked_beside(model.head))
+    rows, history = select_history(seen, data, rows, asked_beside(model.head))
     answers, worst = [], Worst() if answering.pictures else None
     for place in progress(range(len(rows)), "predicting", len(rows)):
         case = Case(rows.iloc[place], history.volumes[place], history.told.of([place]))

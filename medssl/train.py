@@ -52,9 +52,10 @@ class Training:
     `warmup` is a fraction of the steps. `weight_decay` is of weights of two and more axes: biases and scales do not decay.
     `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
     `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
-    pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site) whose values
-    come equally often. `recompute` saves memory and costs time: blocks keep only what they are given and are computed again
-    on the way back, to the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
+    pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site), or
+    several crossed (sex*glaucoma), whose values come equally often, of which unknown is one.
+    `recompute` saves memory and costs time: blocks keep only what they are given and are computed again on the way back, to
+    the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
     `strategy` says what each of several processes holds: "ddp" the whole model, "fsdp" a part of each weight.
     `may_rise` is the share of what the loss has fallen by that it may rise again (1: to where it began) before the run is
     stopped (see divergence.py); 0 lets it rise.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOST_DIFFERENCES = 10
 """Differences told of a report that does not hold."""
 
+METRICS = "auroc, average_precision, brier, sensitivity, specificity, or a dice_, nsd_ or hd95_ column."
+
 
 @app.command()
 def evaluate(
@@ -112,19 +114,23 @@ def report(
         list[Path], typer.Option(help="Its predictions: make every number again and compare first. Repeatable.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Draw report.json as one self-contained HTML file, and write it as Markdown, CSV and a fragment of a model card.
+    """Draw report.json, or the JSON of a comparison, as one self-contained HTML file, and as Markdown; a report also
+    as CSV and a fragment of a model card.
 
     Exit code 3, and nothing is written, for a report that --verify finds to differ.
 
     Example: medssl report report.json -o report --verify predictions.parquet
     """
-    from medssl.report import write_report
+    from medssl.report import comparison, write_report
 
     told = _read_json(content)
+    compared = isinstance(told, dict) and told.get("kind") == comparison.KIND
+    if verify and compared:
+        raise UserError(f"--verify: {content} is a comparison; make it again with medssl compare")
     if verify:
         _hold(told, verify)
-    page = write_report(told, output)
-    say(f"report in {page}")
+    page = comparison.write_comparison(told, output) if compared else write_report(told, output)
+    say(f"{'comparison' if compared else 'report'} in {page}")
     if pdf:
         from medssl.report.pdf import write_pdf
 
@@ -146,26 +152,43 @@ def _hold(told: dict[str, object], tables: Sequence[Path]) -> None:
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Predictions of model A.")],
-    second: Annotated[Path, typer.Argument(help="Predictions of model B, for the same samples.")],
-    metric: Annotated[str, typer.Option(help="auroc, or a dice_, nsd_ or hd95_ column.")] = "auroc",
-    by: Annotated[list[str], typer.Option(help="Attribute. Repeatable.")] = [],  # noqa: B006
+    first: Annotated[str, typer.Argument(help="Predictions of model A; of several seeds, with commas between.")],
+    second: Annotated[str, typer.Argument(help="Predictions of model B, for the same samples, in the same order.")],
+    metric: Annotated[str, typer.Option(help=METRICS)] = "auroc",
+    by: Annotated[list[str], typer.Option(help="Attribute, or a crossing such as sex*race. Repeatable.")] = [],  # noqa: B006
     split: Annotated[str, typer.Option(help="The split that is judged.")] = "test",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the result as JSON.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="The difference that would matter, declared before looking.")
+    ] = None,
+    intersect: Annotated[bool, typer.Option(help="Compare only samples of all tables; tells who is left out.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json file, or a folder for a page.")] = None,
 ) -> None:
-    """Compare two models on the same patients: difference B - A with its interval.
+    """Compare two models on the same patients: difference B - A, in whom, and whether gaps between groups changed.
 
-    Example: medssl compare runs/scratch/predictions.parquet runs/pretrained/predictions.parquet --metric dice_mean
+    One table of each compares two runs; three or more, of as many seeds, two ways of training (A1,A2,A3 B1,B2,B3).
+
+    Example: medssl compare scratch.parquet pretrained.parquet --by sex --by race -o comparison
     """
     from medssl.atomic import write_json
     from medssl.evaluate import compare as judge
-    from medssl.evaluate import read_predictions
+    from medssl.report.comparison import write_comparison
 
-    result = judge(read_predictions(first), read_predictions(second), metric=metric, split=split, by=by)
-    if output:
+    tables = [_tables(given) for given in (first, second)]
+    result = judge(*tables, metric=metric, split=split, by=by, margin=margin, intersect=intersect)
+    if output and output.suffix == ".json":
         write_json(output, result)
+    elif output:
+        say(f"comparison in {write_comparison(result, output)}")
     for line in result["sentences"]:
         say(line)
+
+
+def _tables(given: str) -> list[pd.DataFrame]:
+    """The tables of one model's runs: of a path, or of several with commas between."""
+    from medssl.evaluate import read_predictions
+
+    paths = [given] if Path(given).exists() else [one.strip() for one in given.split(",")]
+    return [read_predictions(path) for path in paths]
 
 
 def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:

@@ -56,7 +56,7 @@ def explain(
     if unknown:
         raise UserError(f"--case {unknown[0]}: the store has no such volume; ids are in {store_.path}/volumes.parquet")
     store_, crops = narrowed(store_, record["recipe"].get("data", {})), build_views(record["recipe"]["views"]).crops
-    every, history = select_history(store_, record["recipe"].get("data", {}), store_.rows(), *asked_beside(model.head))
+    every, history = select_history(store_, record["recipe"].get("data", {}), store_.rows(), asked_beside(model.head))
     numbers = {name: number for number, name in enumerate(every["volume_id"])}
     if amidst := [case for case in cases if case not in numbers]:
         raise UserError(
@@ -102,7 +102,7 @@ def cases_of(run: Path | str, store: Path | str, split: str, most: int) -> list[
     section = {key: value for key, value in recipe.get("data", {}).items() if key != "labelled"}
     rows = select(store_, section, split=split)
     if "head" in recipe:
-        rows, _ = select_history(store_, section, rows, *asked_beside(build_model(recipe).head))
+        rows, _ = select_history(store_, section, rows, asked_beside(build_model(recipe).head))
     ids = rows["volume_id"].tolist()
     return ids[:: -(-len(ids) // most)]
 

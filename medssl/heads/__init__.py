@@ -14,7 +14,7 @@ from medssl.heads.present import Present
 from medssl.heads.segment import Segment
 from medssl.recipe import make, section_of
 from medssl.trunks import Trunk
-from medssl.views.history import Series
+from medssl.views.history import Beside
 
 Head = Classify | Findings | Forecast | Present | Segment | Detect
 
@@ -50,7 +50,8 @@ def build_head(section: Mapping[str, Any], trunk: Trunk) -> Head:
     return make(HEADS[name], settings, "head", trunk=trunk)
 
 
-def asked_beside(head: Head) -> tuple[tuple[str, ...], Series | None]:
-    """What a head asks for beside a volume: covariates, and a series of visits."""
-    covariates = head.covariates.names if isinstance(head, Classify | Forecast) else ()
-    return covariates, head.series if isinstance(head, Forecast) else None
+def asked_beside(head: Head) -> Beside:
+    """What a head asks for beside a volume."""
+    if isinstance(head, Classify):
+        return Beside(head.covariates.names, None, head.fin.column, head.fin.groups)
+    return Beside(head.covariates.names, head.series) if isinstance(head, Forecast) else Beside()

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.heads.covariates import Covariates
+from medssl.heads.fin import Fin
 from medssl.processes import own, rows_in_all
 from medssl.trunks import Features, Trunk
 from medssl.views.history import NOTHING, Told
@@ -38,20 +39,30 @@ def mean_and_peak(features: Features) -> torch.Tensor:
 
 class Classify(nn.Module):
     """A logit for `label`, a 0/1 column of the labels table, from a scan and from `covariates`, names of numbers among the
-    store's columns and labels (see covariates.py).
+    store's columns and labels (see covariates.py). With `fin`, features are normalised by group (see fin.py): one column and
+    the groups to tell apart, `{race: [Asian, Black, White]}`.
     """
 
-    def __init__(self, trunk: Trunk, *, label: str, covariates: tuple[str, ...] = (), drop: float = 0.2) -> None:
+    def __init__(
+        self,
+        trunk: Trunk,
+        *,
+        label: str,
+        covariates: tuple[str, ...] = (),
+        drop: float = 0.2,
+        fin: dict[str, tuple[str, ...]] = {},  # noqa: B006  # never changed
+    ) -> None:
         super().__init__()
         self.label = self.target = label
         self.covariates = Covariates(covariates, label)
         self.norm = nn.LayerNorm(2 * trunk.dim)
+        self.fin = Fin(fin, 2 * trunk.dim)
         self.last = nn.Sequential(Drop(drop), nn.Linear(2 * trunk.dim + self.covariates.width, 1))
 
     def forward(self, features: Features, size: tuple[int, ...], told: Told = NOTHING) -> torch.Tensor:
         """Logits (B,)."""
         drop, line = self.last
-        seen = drop(self.norm(mean_and_peak(features)))
+        seen = drop(self.fin(self.norm(mean_and_peak(features)), told.groups))
         return line(torch.cat([seen, self.covariates(told.covariates, len(seen))], 1))[:, 0]
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

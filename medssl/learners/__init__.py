@@ -13,6 +13,7 @@ from medssl.learners.mean_teacher import MeanTeacher
 from medssl.learners.mixed import Mixed, MixedSteps
 from medssl.learners.pseudo_label import PseudoLabel
 from medssl.learners.pseudo_supervisor import PseudoSupervisor
+from medssl.learners.reweighed import Reweighed
 from medssl.learners.supervised import Supervised
 from medssl.recipe import make, section_of, signature
 
@@ -27,13 +28,14 @@ class Telling(Protocol):
         """Nothing; a file in `run` tells it."""
 
 
-Learner = Supervised | MeanTeacher | PseudoLabel | PseudoSupervisor | CoTeaching
+Learner = Supervised | MeanTeacher | PseudoLabel | PseudoSupervisor | CoTeaching | Reweighed
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "mean_teacher": MeanTeacher,
     "pseudo_label": PseudoLabel,
     "pseudo_supervisor": PseudoSupervisor,
     "co_teaching": CoTeaching,
+    "reweighed": Reweighed,
 }
 
 OF_FINDINGS = ("mean_teacher", "pseudo_label")

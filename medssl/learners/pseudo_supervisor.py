@@ -36,6 +36,7 @@ class PseudoSupervisor(nn.Module):
     views: torch.Tensor
     covariates: torch.Tensor
     days: torch.Tensor
+    groups: torch.Tensor
     actions: torch.Tensor
     rewards: torch.Tensor
 
@@ -45,7 +46,7 @@ class PseudoSupervisor(nn.Module):
         policy: Supervised,
         *,
         shape: tuple[int, ...],
-        told: tuple[int, int] = (0, 0),
+        told: tuple[int, ...] = (0, 0, 0),
         alpha: Positive = 1.0,
         discount: Share = 0.9,
         window: Count = 50,
@@ -89,15 +90,15 @@ class PseudoSupervisor(nn.Module):
     def _remember(self, x: torch.Tensor, told: Told, action: torch.Tensor) -> None:
         number = int(self.known)
         self.views[number], self.actions[number] = x, action
-        for kept, part in zip((self.covariates, self.days), told, strict=True):
+        for kept, part in zip(self._kept(), told, strict=True):
             if part.numel():
                 kept[number] = torch.stack([part.nan_to_num(), part.isfinite()], -1)
 
+    def _kept(self) -> tuple[torch.Tensor, ...]:
+        return self.covariates, self.days, self.groups
+
     def _remembered(self, number: int) -> tuple[torch.Tensor, Told, torch.Tensor]:
-        told = (
-            torch.where(kept[number, ..., 1] > 0, kept[number, ..., 0], torch.nan)
-            for kept in (self.covariates, self.days)
-        )
+        told = (torch.where(kept[number, ..., 1] > 0, kept[number, ..., 0], torch.nan) for kept in self._kept())
         return self.views[number], Told(*told), self.actions[number]
 
     @torch.no_grad()

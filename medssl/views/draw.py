@@ -104,9 +104,9 @@ class Steps(Dataset[Batch]):
     """The batches of a run by step number, drawn from `rows` of a store.
 
     `target` is "" (none), "mask", the name of a column of `rows`, or those of several. `group` is a column of which a batch
-    holds one value only, `balance` one (or a label) whose values come equally often, and `facts` are those that batches tell
-    as numbers. `history` is what is told beside the rows' own volumes; the visits of a series are cut at the same place, and
-    altered each in its own way.
+    holds one value only, `balance` one (or a label, or several crossed, a*b) whose values come equally often, and `facts`
+    are those that batches tell as numbers. `history` is what is told beside the rows' own volumes; the visits of a series
+    are cut at the same place, and altered each in its own way.
     `share` is (rank, world): of the `batch` scans of a step, this process draws its slice. The slices of all together are,
     bit for bit, what one process draws.
     """
@@ -135,10 +135,10 @@ class Steps(Dataset[Batch]):
         self.patients = pd.factorize(rows["patient_pid"])[0]
         self.scanners = pd.factorize(rows["scanner"])[0]
         self.groups: Sequence[object] = rows[group].tolist() if group else [""] * len(rows)
-        self.classes = _numbers(store, rows, balance).tolist() if balance else []
+        self.classes = classes_of(store, rows, balance).tolist() if balance else []
         self.places = share_of(batch, *share)
         self.mates = partners(rows, views.partner)
-        self.facts = {name: _numbers(store, rows, name) for name in facts}
+        self.facts = {name: classes_of(store, rows, name) for name in facts}
         columns = target if isinstance(target, str) else [*target]
         self.labels = rows[columns].to_numpy(np.float32) if target not in ("", "mask") else None
         self.cache: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
@@ -286,6 +286,14 @@ def _view(
     return cut if len(spot.crops.size) == 3 else cut[..., 0]
 
 
-def _numbers(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:
-    """A number for each value of a column, or of a label, of `rows` (N,), -1 where it is unknown."""
-    return pd.factorize(values_of(store, rows, name))[0]
+def classes_of(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:
+    """A number for each value of a column, or of a label, of `rows` (N,), -1 where it is unknown.
+
+    Of several crossed, a*b, for each combination of their values, of which unknown is one; -1 where none of them is known.
+    """
+    parts = [name] if name in rows else name.split("*")
+    each = [pd.factorize(values_of(store, rows, part.strip()))[0] for part in parts]
+    if len(each) == 1:
+        return each[0]
+    crossed = pd.Series(list(zip(*(codes.tolist() for codes in each), strict=True)), dtype=object)
+    return pd.factorize(crossed.where(np.max(each, axis=0) >= 0, None))[0]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,8 @@ class Told(NamedTuple):
     """Values (B, Q), nan where one is not known."""
     days: torch.Tensor = torch.empty(0)
     """How many days before the last visit each was (B, T), the oldest first; nan where there were fewer visits."""
+    groups: torch.Tensor = torch.empty(0)
+    """The number of each scan's group (B, 1), nan where it is unknown, or none that the head tells apart."""
 
     def of(self, rows: Any) -> Told:
         """What is told of some scans, by their numbers."""
@@ -55,6 +57,15 @@ class Series:
     within_days: float
 
 
+class Beside(NamedTuple):
+    """What a head asks for beside a volume: numbers, a series of visits, and a column with groups that it tells apart."""
+
+    covariates: tuple[str, ...] = ()
+    series: Series | None = None
+    column: str = ""
+    groups: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class History:
     """Of each row of a table the volumes of its visits, the last first (its own), and what is told beside."""
@@ -64,11 +75,12 @@ class History:
 
 
 def with_history(
-    store: Store, rows: pd.DataFrame, every: pd.DataFrame, covariates: Sequence[str], series: Series | None
+    store: Store, rows: pd.DataFrame, every: pd.DataFrame, beside: Beside = Beside()
 ) -> tuple[pd.DataFrame, History]:
-    """Those of `rows` that end a series (all of them without `series`), and their history. `every` are the volumes that may
-    be earlier visits; a row that is not among them has none.
+    """Those of `rows` that end a series (all of them where none is asked for), and their history. `every` are the volumes
+    that may be earlier visits; a row that is not among them has none.
     """
+    series = beside.series
     volumes: list[tuple[str, ...]] = [(name,) for name in rows["volume_id"]]
     days = torch.empty(0)
     if series is not None:
@@ -78,9 +90,14 @@ def with_history(
         for number, visits in enumerate(volumes):
             before = [0.0, *(day[visits[0]] - day[earlier] for earlier in visits[1:])]
             days[number, -len(visits) :] = torch.tensor(before[::-1])
-    known = [numbers_of(store, rows, name) for name in covariates]
+    known = [numbers_of(store, rows, name) for name in beside.covariates]
     told = torch.from_numpy(np.stack(known, 1)) if known else torch.empty(0)
-    return rows, History(volumes, Told(told, days))
+    groups = torch.empty(0)
+    if beside.column:
+        numbers = {name: number for number, name in enumerate(beside.groups)}
+        found = values_of(store, rows, beside.column).map(lambda value: numbers.get(str(value)))
+        groups = torch.from_numpy(found.to_numpy(np.float32))[:, None]
+    return rows, History(volumes, Told(told, days, groups))
 
 
 def _gathered(rows: pd.DataFrame, every: pd.DataFrame, law: Series) -> tuple[pd.DataFrame, list[tuple[str, ...]]]:

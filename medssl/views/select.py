@@ -15,7 +15,7 @@ from medssl.recipe import Whole, cast, make, section_of
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Target, Views
-from medssl.views.history import History, Series, with_history
+from medssl.views.history import Beside, History, with_history
 from medssl.views.intensity import Intensity
 from medssl.views.partners import Kind
 
@@ -120,14 +120,13 @@ def select_history(
     store: Store,
     section: Mapping[str, Any],
     rows: pd.DataFrame,
-    covariates: tuple[str, ...] = (),
-    series: Series | None = None,
+    beside: Beside = Beside(),
 ) -> tuple[pd.DataFrame, History]:
     """Those of `rows` that end a series, and their history (see history.py). Earlier visits are of what the data section
     means, labelled or not.
     """
     every = matching(store, make(Selection, section, "data"), None)
-    return with_history(store, rows, every, covariates, series)
+    return with_history(store, rows, every, beside)
 
 
 def _few(rows: pd.DataFrame, patients: int, lot: int) -> pd.DataFrame:

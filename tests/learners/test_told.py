@@ -21,6 +21,7 @@ FEW = ["data.labelled=8", "finetune.steps=6"]
 WAYS = {"supervised": [], **{name: [*FEW, f"learn.name={name}"] for name in LEARNERS}}
 WAYS["pseudo_supervisor"].append("learn.window=2")
 WAYS["co_teaching"].append("learn.wrong=0.5")
+WAYS["reweighed"].append("learn.by=grows")
 CLASSIFY = "head={name: classify, label: grows, covariates: [age_years, pressure]}"
 
 
@@ -43,7 +44,7 @@ def test_every_learner_is_told_and_resumes_to_the_bit(visits, tmp_path, way, hea
         once, again = (checkpoint.read(run / checkpoint.NAME) for run in (whole, broken))
         assert once.keys() == again.keys() and all(torch.equal(once[name], again[name]) for name in once)
     planned = plan(recipe, open_store(visits / "store"))
-    steps = planned.batches if way in ("supervised", "co_teaching") else planned.batches.labelled
+    steps = planned.batches if way in ("supervised", "co_teaching", "reweighed") else planned.batches.labelled
     kept = load_model(whole, read_run(whole)).head.covariates
     if way == "pseudo_supervisor":
         steps = planned.batches.others["judged"]

@@ -8,7 +8,7 @@ import torch
 from medssl.errors import UserError
 from medssl.store import open_store
 from medssl.views import Steps
-from medssl.views.history import NOTHING, Series, _gathered, numbers_of, with_history
+from medssl.views.history import NOTHING, Beside, Series, _gathered, numbers_of, with_history
 from medssl.views.select import build_views, select, select_history
 
 NAN = float("nan")
@@ -74,7 +74,7 @@ class TestInAStore:
     def steps(self, store, alter=True, **law):
         rows = select(store, {}, split="train", target="grows")
         series = Series(**{"visits": 2, "ends": "each", "within_days": 0.0, **law})
-        rows, history = select_history(store, {}, rows, ("age_years", "pressure"), series)
+        rows, history = select_history(store, {}, rows, Beside(("age_years", "pressure"), series))
         views = build_views({"size": ["12", "12", "12"]}, count=1, alter=alter)
         return rows, Steps(store, rows, views, batch=6, seed=0, target="grows", history=history)
 
@@ -136,6 +136,6 @@ class TestInAStore:
 
     def test_a_head_that_asks_for_nothing_is_told_nothing(self, store):
         rows = select(store, {}, split="val")
-        kept, history = with_history(store, rows, rows, (), None)
+        kept, history = with_history(store, rows, rows)
         assert kept is rows and history.told.covariates.numel() == history.told.days.numel() == 0
         assert NOTHING.of([0]) == NOTHING or not NOTHING.of([0]).days.numel()

@@ -18,6 +18,7 @@ from medssl.evaluate.sections.judged import Judged
 from medssl.evaluate.sections.lesions import lesions
 from medssl.evaluate.sections.operating import operating
 from medssl.evaluate.sections.shift import shift
+from medssl.evaluate.sections.thresholds import thresholds
 from medssl.evaluate.sections.volume import volume
 
 SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
@@ -25,6 +26,7 @@ SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
     "calibration": calibration,
     "decision": decision,
     "disparity": disparity,
+    "thresholds": thresholds,
     "casemix": casemix,
     "intersections": intersections,
     "shift": shift,

@@ -7,6 +7,7 @@ from typing import Any
 
 from medssl.report.drawing import COLOUR, drawing
 from medssl.report.forest import numbers
+from medssl.report.words import tame
 
 ROW_INCHES = 0.235
 WIDTH_INCHES = 6.6
@@ -25,7 +26,6 @@ def differences(content: Mapping[str, Any], name: str) -> dict[str, str]:
     """`differences`: for each attribute a square with its interval, over a band up to what 1 in 20 cohorts of equal groups
     exceeds; empty where nothing has a value.
     """
-    from medssl.report.page import tame  # which itself draws the sections
 
     lines: list[str | tuple[str, Mapping[str, Any]]] = []
     for one in content["attributes"]:
