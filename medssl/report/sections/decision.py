@@ -41,7 +41,7 @@ def _whole(figure: Any, row: Row, fixed: float | None) -> None:
     axes.set_ylabel("net benefit")
     middle = row["curve"][len(row["curve"]) // 2]
     above = middle["value"] if middle["high"] is None else middle["high"]
-    axes.text(middle["threshold"], above, "the model", va="bottom", ha="left", color=COLOUR)
+    axes.text(middle["threshold"], above, "the model", va="bottom", ha="left")
     axes.text(1.0, 0, "flag nobody", va="top", ha="right", size=8)
     top = axes.get_ylim()[1]
     down = next((point for point in row["curve"] if point["everybody"] < 0.5 * top), row["curve"][-1])
