@@ -152,29 +152,29 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
     judged, threshold, metrics = _task(part, rows, rules)
     left_out = rows.drop(judged.index)
     names, notes = _attributes(judged, by)
-    estimates = [estimate(judged, metric, "", "all", 1) for metric in metrics]
-    found_gaps: list[Row] = []
-    for attribute in names:
-        for metric in metrics:
-            estimates += by_group(judged, metric, attribute, rules.minimum_patients)
-            if metric.compared:
-                # The margin is of shares; none is declared in mm, so no distance is called equivalent.
-                margin = 0.0 if measure_of(metric.name).unit else rules.margin
-                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, margin)
     segmentation = bool(structures_of(rows))
-    notes += _conventions(rows)
-    if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
-        notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     told = Judged(
         judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
         rules.minimum_patients, rules.margin,
     )  # fmt: skip
+    estimates = [estimate(judged, metric, "", "all", 1) for metric in metrics]
+    found_gaps: list[Row] = []
+    for attribute in names:
+        for metric in metrics:
+            estimates += by_group(judged, metric, attribute, rules.minimum_patients, told.hidden[attribute])
+            if metric.compared:
+                # The margin is of shares; none is declared in mm, so no distance is called equivalent.
+                margin = 0.0 if measure_of(metric.name).unit else rules.margin
+                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, margin, told.hidden[attribute])
+    notes += _conventions(rows)
+    if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
+        notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {
         "name": name,
         "task": "segmentation" if segmentation else "classification",
         "primary_metric": metrics[0].name,
-        "cohort": cohort.describe(judged, left_out, names, rules.minimum_patients),
+        "cohort": cohort.describe(judged, left_out, names, told.hidden),
         "notes": cohort.notes(judged, left_out, names) + notes,
         "threshold": {"value": threshold.value, "provenance": threshold.provenance},
         "estimates": estimates,

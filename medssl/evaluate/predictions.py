@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 REQUIRED = ("sample_id", "patient_id", "split", "label", "score")
 SPLITS = ("train", "val", "test", "external")
 NUMBERS = ("label", "score", "score_before", "unlike", "tolerance_mm")
-UNKNOWN = "unknown"
+UNKNOWN, DECLINED, CONFLICTING, UNMAPPED = "unknown", "declined", "conflicting record", "unmapped"
+NOT_KNOWN = (UNMAPPED, CONFLICTING, DECLINED, UNKNOWN)
+"""Groups of an attribute that are counted and judged, but are no side of a difference: nobody knows what they are."""
+
 NOT_ATTRIBUTES = {
     *REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning", "tolerance_mm", "map_grid", "map_note",
 }  # fmt: skip

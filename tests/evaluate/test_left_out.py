@@ -112,7 +112,9 @@ def test_a_structure_counts_the_patients_that_have_it():
     rows.loc[[0, 2, 4], "dice_lesion"] = 0.9
     report = evaluate({"p": rows}, by=["site"])
     estimates = {row["group"]: row for row in report["analyses"][0]["estimates"]}
-    assert (estimates["all"]["n_patients"], estimates["b"]["n_patients"]) == (33, 30)
+    # All of them less the 30 of site b would be the three of site a.
+    assert (estimates["all"]["n_patients"], estimates["b"]["n_patients"]) == (33, None)
+    assert estimates["b"]["reason"] == "hidden so that another group cannot be computed"
     assert (estimates["a"]["status"], estimates["a"]["n_patients"]) == ("suppressed", None)
     assert {gap["verdict"] for gap in report["analyses"][0]["gaps"]} == {"suppressed"}
 
