@@ -8,8 +8,9 @@ a cell that is shown. Further cells are hidden, the smallest first, until in eac
 - the head count of each small one could be anything from 1 to `minimum` - 1, whatever the totals and the reasons tell,
 - together they hold positives and negatives, where the line has both: else the label of everybody hidden is known,
 
-and no hidden cell follows from all totals taken together. Where nothing is left to hide, nothing is shown at all, and all
-cells have one and the same reason.
+and no hidden cell follows from all totals taken together. Where there are several lines, or nothing is left to hide (then
+nothing is shown at all, nor which cells are empty), all hidden cells have one and the same reason: several totals and the
+knowledge of which cells are small would together give some away.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def few(minimum: int) -> str:
     return f"fewer than {minimum} patients"
 
 
+def either(minimum: int) -> str:
+    """The reason of all hidden cells alike, where to tell the small ones from the others would give some away."""
+    return f"{few(minimum)}, or {COMPLEMENT}"
+
+
 def hidden_cells(
     cells: Mapping[str, Cell], lines: Sequence[set[str]], minimum: int, forced: frozenset[str] = frozenset()
 ) -> dict[str, str]:
@@ -60,8 +66,10 @@ def hidden_cells(
     while weak := _weak(cells, lines, hidden, minimum):
         others = {name for line in weak for name in line if name not in hidden and cells[name].patients}
         if not others:
-            return dict.fromkeys(sorted(cells), f"{few(minimum)}, or {COMPLEMENT}")
+            return dict.fromkeys(sorted(cells), either(minimum))
         hidden.add(min(others, key=lambda name: (cells[name].patients, name not in NOT_KNOWN, name)))
+    if len(lines) > 1:
+        return dict.fromkeys(sorted(hidden), either(minimum))
     return {name: few(minimum) if name in small else COMPLEMENT for name in sorted(hidden)}
 
 

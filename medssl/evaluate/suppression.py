@@ -32,12 +32,16 @@ def hidden_groups(judged: pd.DataFrame, left_out: pd.DataFrame, attribute: str, 
     values = [_known(pd.concat([judged[part], left_out[part]])) for part in parts]
     places = {" x ".join(pair): pair for pair in product(*values)}
     cells = dict.fromkeys(places, Cell(0, 0)) | cells
-    lines, forced = [set(cells)], set()
+    lines = [set(cells)]
+    forced: set[str] = set()
     for number, part in enumerate(parts):
         gone = hidden_groups(judged, left_out, part, minimum)
-        lines += [{n for n, pair in places.items() if pair[number] == value} for value in values[number] if value not in gone]
+        lines += [
+            {n for n, pair in places.items() if pair[number] == value} for value in values[number] if value not in gone
+        ]
         forced |= {n for n, pair in places.items() if pair[number] in gone}
-        forced |= {UNKNOWN} & set(cells) if set(gone) & set(NOT_KNOWN) else set()
+        if set(gone) & set(NOT_KNOWN):
+            forced |= {UNKNOWN} & set(cells)
     return hidden_cells(cells, lines, minimum, frozenset(forced))
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from medssl.evaluate.sections.judged import Judged
+from medssl.evaluate.sections.missing import missing
 from medssl.evaluate.sections.operating import operating
 
-SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {"operating": operating}
+SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {"operating": operating, "missing": missing}
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 
 __all__ = ["SECTIONS", "Judged"]
