@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from medssl.errors import UserError
 from medssl.evaluate.files import DECIMAL_COMMA
-from medssl.evaluate.outlines import FAILURES, MEASURES, split_name
+from medssl.evaluate.outlines import FAILURES, MEASURES, columns_of, split_name
 from medssl.evaluate.terms import DECLARED_NOTHING, Terms
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def only(*names: str) -> Callable[[pd.DataFrame], Sequence[str]]:
 
 
 def outlines(*prefixes: str) -> Callable[[pd.DataFrame], Sequence[str]]:
-    return lambda table: [str(c) for c in table.columns if split_name(str(c))[0] in prefixes]
+    return lambda table: [c for c in columns_of(map(str, table.columns)) if split_name(c)[0] in prefixes]
 
 
 def _outside(table: pd.DataFrame, column: str) -> pd.Series:
@@ -98,7 +98,10 @@ def _no_distance(table: pd.DataFrame, column: str) -> pd.Series:
 CELLS = (
     Check("E111", only("patient_id"), lambda table, column: table[column] == "",
           "is blank; every row needs its patient (--rows-are-patients: a table without such a column)"),
-    Check("E110", only("sample_id"), _again, "occurs twice; give one row a sample, or one a sample and task"),
+    Check("E110", lambda table: only("sample_id")(table) if "task" not in table else [], _again,
+          "occurs twice; give one row a sample"),
+    Check("E110", lambda table: only("sample_id")(table) if "task" in table else [], _again,
+          "occurs twice; give one row a sample and task"),
     Check("E106", only("task"), _unnamed, "is blank where others are not; name every row's"),
     Check("E106", only("split"), _none_of(*SPLITS), f"is not one of {', '.join(SPLITS)}"),
     Check("E103", only("label"), _none_of(0, 1), "is not 0, 1 or blank; say by --label-map what stands for what"),

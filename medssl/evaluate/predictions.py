@@ -52,18 +52,19 @@ def settled(
     there = ", ".join(map(str, table.columns))
     problems = [_missing(column, there) for column in REQUIRED if column not in table]
     table = pd.DataFrame(table.copy())
-    outlines = structures_of(table)
+    outlines, broken = structures_of(table), []
     for column in table.columns:
         if column in NUMBERS or column in outlines:
             table[column], wrong = numbers(table, column, lines)
             problems += wrong
+            broken += [column] if wrong and column in outlines else []
         else:
             table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
             if column not in NOT_ATTRIBUTES:
                 table[column] = table[column].replace("", UNKNOWN)
     if table.empty:
         return table, [*problems, Problem("E162", "no rows; predict at least one sample")]
-    return table, problems + problems_of(table, lines, terms)
+    return table, problems + problems_of(table.drop(columns=broken), lines, terms)
 
 
 def _missing(column: str, there: str) -> Problem:

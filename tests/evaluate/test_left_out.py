@@ -194,9 +194,8 @@ def test_tables_that_disagree_on_patients_or_scores_are_refused():
     ("text", "message"),
     [
         ("sample_id,patient_id,split,label,score\na,p,test,1,0.5,x\n", "more cells than the header has names"),
-        ("sample_id;patient_id;split;label;score\na;p;test;1;0.5\n", "separate columns by commas"),
-        ("sample_id,patient_id,split,label,score\na,p,test,1,inf\n", "score inf in row 2 is not between 0 and 1"),
-        ("sample_id,patient_id,split,label,score\na,p,test,1,nan\n", "score 'nan' is not a number"),
+        ("sample_id,patient_id,split,label,score\na,p,test,1,inf\n", "E101 score inf in row 2 is not a finite number"),
+        ("sample_id,patient_id,split,label,score\na,p,test,1,nan\n", "E101 score 'nan' in row 2 is not a number"),
         ("", "cannot be read"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medssl.evaluate.balance import difference_of_means, difference_of_shares, difference_of_sites, independence
-from medssl.evaluate.groups import ordered, with_group
+from medssl.evaluate.groups import names_of, ordered, with_group
 from medssl.evaluate.intervals import mean_interval, share_interval
 from medssl.evaluate.metrics import measure_share, patient_means
 from medssl.evaluate.predictions import NOT_KNOWN
@@ -29,9 +29,14 @@ def missing(judged: Judged) -> Row:
     """
     return {
         "flow": [_flow(judged, *group) for group in _everybody(judged)],
-        "completeness": [_completeness(judged, name) for name in judged.attributes if "*" not in name],
+        "completeness": [_completeness(judged, name) for name in _whole(judged)],
         "groups": [_group(judged, *group) for group in judged.groups()],
     }
+
+
+def _whole(judged: Judged) -> list[str]:
+    """The attributes that are no crossings; a column's own name may hold a star."""
+    return [name for name in judged.attributes if names_of(judged.rows, name) == [name]]
 
 
 def _everybody(judged: Judged) -> list[tuple[str, str, pd.DataFrame, str]]:
@@ -163,7 +168,7 @@ def remarks(judged: Judged, content: Row | None) -> Sequence[str]:
             f"E104 All scores are {scores.iloc[0]:g}: they rank nobody, and no threshold can be found in them."
         )
     if content:
-        for attribute in judged.attributes:
+        for attribute in _whole(judged):
             found += _unlike(attribute, [row for row in content["groups"] if row["attribute"] == attribute])
         found += [sentence for row in content["completeness"] for sentence in _unrecorded(row)]
     return found
@@ -171,7 +176,7 @@ def remarks(judged: Judged, content: Row | None) -> Sequence[str]:
 
 def _unlike(attribute: str, rows: Sequence[Row]) -> list[str]:
     known = [row for row in rows if row["prevalence"] and row["group"] not in NOT_KNOWN]
-    if len(known) < 2 or "*" in attribute:
+    if len(known) < 2:
         return []
     least, most = (of(known, key=lambda row: row["prevalence"]["value"]) for of in (min, max))
     if most["prevalence"]["value"] <= 2 * least["prevalence"]["value"]:
