@@ -84,6 +84,8 @@ def evaluate(
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
     if minimum_patients < 1:
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
+    if target_sensitivity is not None and terms.thresholds:
+        raise UserError("evaluate: a threshold is given, and a target sensitivity to choose one by; leave one of them out")
     admitted = _admitted(tables, by, terms, split)
     checked = {name: one.table for name, one in admitted.items()}
     parts = {name: _parts(name, one.table, split, one.notes, alone=len(checked) == 1) for name, one in admitted.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import pandas as pd
 from medssl.errors import UserError
 from medssl.evaluate.checks import Problem, refuse
 from medssl.evaluate.files import read_table
-from medssl.evaluate.predictions import by_task, settled, structures_of
+from medssl.evaluate.predictions import settled, structures_of
 from medssl.evaluate.terms import Terms
 from medssl.evaluate.values import in_one_spelling
 
@@ -124,7 +123,7 @@ def _learned_from(table: pd.DataFrame, terms: Terms, split: str) -> tuple[list[P
 
 
 def _prostates(table: pd.DataFrame, where: str) -> list[str]:
-    told: Iterable[str] = (where, *by_task(table))
-    if "sex" in table and any("prostat" in name.lower() for name in told) and (table["sex"] == "F").any():
+    names = [where, *(table["task"].unique() if "task" in table else [])]
+    if "sex" in table and any("prostat" in name.lower() for name in names) and (table["sex"] == "F").any():
         return ["E134 A table on the prostate holds patients of sex F; they are kept. Check whose records they are."]
     return []
