@@ -85,7 +85,9 @@ def evaluate(
     if minimum_patients < 1:
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
     if target_sensitivity is not None and terms.thresholds:
-        raise UserError("evaluate: a threshold is given, and a target sensitivity to choose one by; leave one of them out")
+        raise UserError(
+            "evaluate: a threshold is given, and a target sensitivity to choose one by; leave one of them out"
+        )
     admitted = _admitted(tables, by, terms, split)
     checked = {name: one.table for name, one in admitted.items()}
     parts = {name: _parts(name, one.table, split, one.notes, alone=len(checked) == 1) for name, one in admitted.items()}

@@ -248,7 +248,9 @@ def test_declined_is_not_the_same_as_not_recorded():
 
 
 def test_who_declined_is_judged_and_is_no_side_of_a_difference():
-    rows = pd.concat([table(), table(sample_id=lambda t: "x" + t["sample_id"], patient_id=lambda t: "x" + t["patient_id"])])
+    rows = pd.concat(
+        [table(), table(sample_id=lambda t: "x" + t["sample_id"], patient_id=lambda t: "x" + t["patient_id"])]
+    )
     rows["race"] = np.array(["a", "b", "declined"])[np.arange(120) // 2 % 3]
     analysis, _ = notes(rows)
     assert groups(analysis, "race") == {"a", "b", "declined"}
@@ -342,7 +344,7 @@ def test_every_code_is_described_and_every_one_described_is_used():
     sources = [p.read_text() for p in Path(package.__file__).parent.rglob("*.py")]
     used = {code for text in sources for code in re.findall(r"\b[EW][12]\d\d\b", text)}
     assert used == set(checks.CODES) | {"E140"} & used
-    body = "".join(text.replace(text[text.find("CODES = {"):text.find('"""Every code')], "") for text in sources)
+    body = "".join(text.replace(text[text.find("CODES = {") : text.find('"""Every code')], "") for text in sources)
     assert {code for code in checks.CODES if code in body} == set(checks.CODES)
 
 
@@ -369,10 +371,24 @@ def test_the_command_lets_in_a_table_that_we_did_not_write(tmp_path, capsys):
     (tmp_path / "ids.txt").write_text("somebody\n")
     common = [tmp_path / "p.csv", "--columns", "patient_id=PID,score=logit", "--by", "race"]
     assert run(*common, "--mapping-template", tmp_path / "map.csv") == 0
-    filled = (tmp_path / "map.csv").read_text().replace("race,a,,30", "race,a,A,30").replace("race,B/AA,,30", "race,B/AA,B,30")
+    filled = (
+        (tmp_path / "map.csv")
+        .read_text()
+        .replace("race,a,,30", "race,a,A,30")
+        .replace("race,B/AA,,30", "race,B/AA,B,30")
+    )
     (tmp_path / "map.csv").write_text(filled)
     options = ["--score-kind", "rank", "--mapping", tmp_path / "map.csv", "--by", "age_band", "--age-bands", "50"]
-    options += ["--trained-on", tmp_path / "ids.txt", "--minimum-patients", 5, "--margin", 0.1, "--target-sensitivity", 0.9]
+    options += [
+        "--trained-on",
+        tmp_path / "ids.txt",
+        "--minimum-patients",
+        5,
+        "--margin",
+        0.1,
+        "--target-sensitivity",
+        0.9,
+    ]
     assert run(*common, *options, "-o", tmp_path / "r.json") == 0
     report = json.loads((tmp_path / "r.json").read_text())
     (analysis,) = report["analyses"]
