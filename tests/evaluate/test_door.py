@@ -25,8 +25,8 @@ def table(**columns):
     label = (n % 2).astype(float)
     return pd.DataFrame({
         "sample_id": [f"secret-scan-{k}" for k in n], "patient_id": [f"secret-{k}" for k in n],
-        "split": np.where(n < 40, "test", "val"), "label": label, "score": np.round(0.2 + 0.4 * label + 0.3 * (n % 7) / 7, 6),
-        "race": np.array(["a", "b"])[n // 2 % 2],
+        "split": np.where(n < 40, "test", "val"), "label": label,
+        "score": np.round(0.2 + 0.4 * label + 0.3 * (n % 7) / 7, 6), "race": np.array(["a", "b"])[n // 2 % 2],
     }).assign(**columns)  # fmt: skip
 
 
@@ -52,10 +52,11 @@ BAD = [
     # code, the table, what is declared, what the message says
     ("E100", table().drop(columns="label"), NOTHING, r"no column 'label'; it has: sample_id.*--columns label=THEIRS"),
     ("E100", table().drop(columns="split"), NOTHING, r"no column 'split'.*--columns split=:test"),
-    ("E101", table(score=at("nan", 3, 5)), NOTHING, r"score 'nan' in row 5 is not a number.*--missing-scores.*2 such rows of 60: 5, 7"),
+    ("E101", table(score=at("nan", 3, 5)), NOTHING, r"score 'nan' in row 5 is not a number.*--missing-scores.*60: 5, 7"),
     ("E101", table(score=at(np.inf, 0)), NOTHING, r"score inf in row 2 is not a finite number; leave the cell blank"),
     ("E101", table(score=at("high", 0)), Terms(missing_scores="exclude"), r"score 'high' in row 2 is not a number"),
-    ("E102", table(score=at(1.5, *range(9))), NOTHING, r"score 1.5 in row 2.*--score-kind rank.*9 such rows.*2, 3, 4, 5, 6, …"),
+    ("E102", table(score=at(1.5, *range(9))), NOTHING,
+     r"score 1.5 in row 2.*--score-kind rank.*9 such rows.*2, 3, 4, 5, 6, …\)"),
     ("E102", table(score=at(-0.1, 0)), NOTHING, r"score -0.1 in row 2 is not between 0 and 1; give a probability"),
     ("E103", table(label=at("yes", 0, 1, of="label")), NOTHING, r"label 'yes' in row 2 is not a number.*--label-map"),
     ("E103", table(label=at(-1, 4, of="label")), NOTHING, r"label -1.0 in row 6 is not 0, 1 or blank; say by --label-map"),
@@ -69,7 +70,8 @@ BAD = [
     ("E111", table(patient_id=""), NOTHING, r"patient_id in row 2 is blank; every row needs its patient"),
     ("E111", table().drop(columns="patient_id"), NOTHING, r"no column 'patient_id'.*--rows-are-patients where every row"),
     ("E112", table(patient_id=["same"] * 60), NOTHING, r"1 patients are in more than one split"),
-    ("E112", table(), Terms(trained_on=frozenset({"secret-1", "secret-2", "secret-50"})), r"2 judged patients are among those"),
+    ("E112", table(), Terms(trained_on=frozenset({"secret-1", "secret-2", "secret-50"})),
+     r"2 judged patients are among those"),
     ("E130", table(sex=["W", *["F"] * 59]), NOTHING, r"sex 'W' in row 2 is no sex that DICOM knows.*--mapping"),
     ("E130", table(PatientSex=["1", *[" m "] * 59]), NOTHING, r"PatientSex '1' in row 2 is no sex"),
     ("E133", table(age=["-3", "045Y", *["50"] * 58]), NOTHING, r"age '-3' in row 2 is no age from 0 to 120"),
@@ -122,7 +124,7 @@ FILES = [
 def test_a_file_that_is_no_table_has_a_code(tmp_path, code, content, message):
     path = tmp_path / "p.csv"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{code} .*{message}|{message}"):
+    with pytest.raises(UserError, match=f"p.csv: {code} .*{message}|p.csv: {code} {message}"):
         read_predictions(path)
 
 
@@ -175,7 +177,7 @@ def test_rows_may_be_declared_to_be_patients():
 
 
 def test_nobody_who_was_learned_from_is_judged(tmp_path):
-    analysis, said_of = notes(table(), Terms(trained_on=frozenset({"other", "secret-50"})))
+    _, said_of = notes(table(), Terms(trained_on=frozenset({"other", "secret-50"})))
     assert "No judged patient is among the 2 that the model learned from" in said_of
     (tmp_path / "ids.txt").write_text("p1\n\np2\n")
     assert read_patients(tmp_path / "ids.txt") == {"p1", "p2"}
@@ -232,7 +234,7 @@ def test_sexes_as_dicom_writes_them():
     assert admitted.table["sex"][:6].tolist() == told
     text = " ".join(admitted.notes)
     assert "'female' as F" in text
-    assert "'m' as M" not in text or "m" in text
+    assert "'m' as M" in text
     assert "O is a group of its own" in text
 
 
@@ -327,8 +329,8 @@ def test_prevalence_and_missingness_are_told_before_any_number():
     n = np.arange(400)
     label = np.where(n % 4 == 0, n % 8 == 0, n % 3 == 0).astype(float)
     rows = pd.DataFrame({
-        "sample_id": n.astype(str), "patient_id": n.astype(str), "split": np.where(n % 5 == 4, "val", "test"), "label": label,
-        "score": (n * 37 % 100) / 100, "site": np.where(label == 1, "x", np.where(n % 5 == 0, "x", "y")),
+        "sample_id": n.astype(str), "patient_id": n.astype(str), "split": np.where(n % 5 == 4, "val", "test"),
+        "label": label, "score": (n * 37 % 100) / 100, "site": np.where(label == 1, "x", np.where(n % 5 == 0, "x", "y")),
         "race": np.where((label == 1) & (n % 3 == 0), "unknown", np.array(["a", "b"])[n % 2]),
     })  # fmt: skip
     _, said_of = notes(rows, by=("site", "race"))
@@ -448,8 +450,16 @@ def test_a_given_threshold_is_used_as_it_is():
         evaluate({"eye": table()}, terms=terms, target_sensitivity=0.9)
 
 
-@pytest.mark.parametrize("declared", [{}, {"target_sensitivity": 0.8}, {"terms": Terms(thresholds=read_thresholds("0.4:x"))},
-                                      {"terms": Terms(missing_scores="exclude")}, {"terms": Terms(probabilities=False)}])  # fmt: skip
+DECLARED = [
+    {},
+    {"target_sensitivity": 0.8},
+    {"terms": Terms(thresholds=read_thresholds("0.4:x"))},
+    {"terms": Terms(missing_scores="exclude")},
+    {"terms": Terms(probabilities=False)},
+]
+
+
+@pytest.mark.parametrize("declared", DECLARED)
 def test_no_judged_row_moves_a_threshold_unless_explored(declared):
     """Another model on the judged rows: whatever is declared, the threshold is the same; explored, it is not."""
     other = table(score=lambda t: t["score"].where(t["split"] == "val", t["score"] ** 3))

@@ -152,7 +152,7 @@ def test_bounds_hold_for_every_way_to_fill_in_what_is_missing():
 def test_a_segmentation_has_no_outcome_and_a_flow_without_scores(tmp_path):
     rows = scored(60, eyes=1)
     rows = rows.assign(split="test", label=np.nan, score=np.nan, dice_gland=np.linspace(0.3, 0.9, 60))
-    content, analysis = section(rows, by=("race",))
+    content, _ = section(rows, by=("race",))
     assert content["flow"][0]["rows"] == {"table": 60, "split": 60, "scored": None, "judged": 60}
     assert content["completeness"][0]["outcome"] is None
     assert content["groups"][1]["prevalence"] is None
