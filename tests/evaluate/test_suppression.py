@@ -161,6 +161,15 @@ def test_a_pair_that_nobody_belongs_to_gives_nothing_away():
     assert len(set(hidden.values())) == 1
 
 
+def test_cells_of_a_hidden_group_are_hidden_though_others_are_smaller():
+    """y hides x; its cells are hidden with it, though those of z would be the first to hide those of x."""
+    halves = ["u"] * 8 + ["v"] * 7 + ["u"] * 40 + ["v"] * 40 + ["u"] * 30 + ["v"] * 170 + ["u", "v"] * 150
+    table = people({"x": 15, "y": 80, "z": 200, "t": 300}, crossed=halves)
+    table["label"] = np.arange(595) % 2 * 1.0
+    assert set(hidden_groups(table, table.iloc[:0], "a", 20)) == {"x", "y"}
+    assert {"x x u", "x x v", "y x u", "y x v"} <= set(hidden_groups(table, table.iloc[:0], "a*b", 20))
+
+
 def test_a_cell_that_follows_from_all_margins_together_is_found():
     """Two blocks that share one cell: every line has two hidden cells, and yet the margins give the bridge away."""
     cells = {name: Cell(20, 20) for name in ("a1", "a2", "b1", "b2", "b3", "c3", "c4", "d3", "d4", "e5")}
