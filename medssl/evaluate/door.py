@@ -31,6 +31,7 @@ def admit(table: pd.DataFrame, where: str, terms: Terms, split: str) -> Admitted
 
     Exact copies of a row are dropped; a table without sample_id gets the numbers of its rows.
     """
+    given = [str(name) for name in table.columns]
     table = table.reset_index(drop=True)
     table, notes = _copies_dropped(table)
     lines = table.index.to_numpy() + 2
@@ -44,7 +45,7 @@ def admit(table: pd.DataFrame, where: str, terms: Terms, split: str) -> Admitted
     notes += told
     table, problems, told = in_one_spelling(table, lines, terms)
     notes += told
-    table, found = settled(table, lines, terms)
+    table, found = settled(table, lines, terms, given)
     problems += found
     if {"patient_id", "split"} <= set(table):
         learned, told = _learned_from(table, terms, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,14 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> pd.Dat
 
 
 def settled(
-    table: pd.DataFrame, lines: np.ndarray, terms: Terms = DECLARED_NOTHING
+    table: pd.DataFrame, lines: np.ndarray, terms: Terms = DECLARED_NOTHING, given: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """The table with its types settled, and everything that is wrong with it; `lines` are the numbers of its rows."""
+    """The table with its types settled, and everything that is wrong with it; `lines` are the numbers of its rows, `given`
+    the columns that it came with, where some were made since.
+    """
     import pandas as pd
 
-    there = ", ".join(map(str, table.columns))
+    there = ", ".join(map(str, given or table.columns))
     problems = [_missing(column, there) for column in REQUIRED if column not in table]
     table = pd.DataFrame(table.copy())
     outlines, broken = structures_of(table), []

@@ -103,6 +103,14 @@ def test_all_that_is_wrong_is_said_at_once():
     assert {line.split()[0] for line in lines} == {"E130", "E103", "E110", "E106", "E102"}
 
 
+def test_a_table_of_other_names_is_told_what_it_has():
+    rows = table(age="50").drop(columns="sample_id").rename(columns={"score": "prob"})
+    with pytest.raises(
+        UserError, match="no column 'score'; it has: patient_id, split, label, prob, race, age; give it"
+    ):
+        evaluate({"eye": rows})
+
+
 def test_ids_are_named_only_when_asked():
     known = Terms(trained_on=frozenset({"secret-1"}), show_ids=True)
     with pytest.raises(UserError, match="secret-1"):
