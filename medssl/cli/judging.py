@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,13 @@ MOST_DIFFERENCES = 10
 """Differences told of a report that does not hold."""
 
 METRICS = "auroc, average_precision, brier, sensitivity, specificity, or a dice_, nsd_ or hd95_ column."
+
+
+class ScoreKind(StrEnum):
+    """What a score means."""
+
+    probability = "probability"
+    rank = "rank"
 
 
 @app.command()
@@ -43,22 +51,69 @@ def evaluate(
     prevalence: Annotated[
         float | None, typer.Option(help="How common it is in use, e.g. 0.02: for PPV and NPV.")
     ] = None,
+    margin: Annotated[float, typer.Option(help="The difference that would matter, declared before looking.")] = 0.05,
+    minimum_patients: Annotated[int, typer.Option(help="Groups below so many patients are not shown.")] = 11,
+    target_sensitivity: Annotated[
+        float | None, typer.Option(help="What the threshold reaches on validation rows.")
+    ] = None,
+    threshold: Annotated[str, typer.Option(help="Fixed elsewhere: VALUE:WHERE FROM, or a JSON file.")] = "",
+    explore: Annotated[bool, typer.Option(help="Choose it on the judged rows; marks the report.")] = False,
+    columns: Annotated[str, typer.Option(help="Names of another table: patient_id=PID,score=prob,split=:test.")] = "",
+    score_kind: Annotated[ScoreKind, typer.Option(help="rank: scores are no probabilities.")] = ScoreKind.probability,
+    label_map: Annotated[str, typer.Option(help="What labels stand for: yes=1,no=0,U=blank.")] = "",
+    missing_scores: Annotated[str, typer.Option(help="exclude or as_negative: nan and inf are no errors.")] = "",
+    rows_are_patients: Annotated[bool, typer.Option(help="A table without patient_id: each row is another.")] = False,
+    age_bands: Annotated[
+        str, typer.Option(help="First ages of the bands that a column age is cut into.")
+    ] = "18,40,65,90",
+    mapping: Annotated[
+        Path | None, typer.Option(help="CSV attribute,value,group: which values belong together.")
+    ] = None,
+    mapping_template: Annotated[Path | None, typer.Option(help="Write the values into this file, and stop.")] = None,
+    trained_on: Annotated[Path | None, typer.Option(help="Patients learned from; none may be judged.")] = None,
+    show_ids: Annotated[bool, typer.Option(help="Messages may name samples and patients.")] = False,
 ) -> None:
     """Judge predictions, overall and by group, with intervals over patients; of a table with several tasks each by itself.
 
-    The report is written whatever it says. Exit code 6 where a requirement is not met, overall or in a group.
+    Any CSV or Parquet table can be judged; everything wrong with it is told at once, each with a code (exit code 2). The
+    report is written whatever it says. Exit code 6 where a requirement is not met, overall or in a group.
 
     Example: medssl evaluate predictions.parquet --by sex --by race --by 'sex*race' -o report.json
     """
     from medssl.atomic import write_json
     from medssl.evaluate import evaluate as judge
     from medssl.evaluate.criteria import NOT_MET, OPEN, read_criteria, with_criteria
+    from medssl.evaluate.door import read_patients
+    from medssl.evaluate.files import read_table, said
+    from medssl.evaluate.locked import read_thresholds
+    from medssl.evaluate.terms import Terms
+    from medssl.evaluate.values import read_mapping, write_template
 
     limits = read_criteria(require)
-    report = with_criteria(
-        judge(_detections(_named(tables), tables, lesions), by=by, split=split, title=title, prevalence=prevalence),
-        limits,
+    names = said(columns, "--columns")
+    given = _named(tables, lambda path: read_table(path, names))
+    if mapping_template:
+        say(
+            f"{write_template(mapping_template, given, by, minimum_patients)} values in {mapping_template}; fill in group"
+        )
+        return
+    terms = Terms(
+        missing_scores=missing_scores,
+        probabilities=score_kind is ScoreKind.probability,
+        label_map=said(label_map, "--label-map"),
+        rows_are_patients=rows_are_patients,
+        mapping=read_mapping(mapping) if mapping else {},
+        age_bands=_whole(age_bands, "--age-bands"),
+        trained_on=read_patients(trained_on) if trained_on else frozenset(),
+        thresholds=read_thresholds(threshold) if threshold else {},
+        explore=explore,
+        show_ids=show_ids,
     )
+    report = judge(
+        _detections(given, tables, lesions), by=by, split=split, margin=margin, minimum_patients=minimum_patients,
+        title=title, target_sensitivity=target_sensitivity, prevalence=prevalence, terms=terms,
+    )  # fmt: skip
+    report = with_criteria(report, limits)
     report["provenance"] |= {"command": typed(context), "date": now(), "deviations": deviation}
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
@@ -139,9 +194,10 @@ def report(
 
 def _hold(told: dict[str, object], tables: Sequence[Path]) -> None:
     """Nothing; leaves with exit code 3, having named the first differences, where a report does not hold."""
+    from medssl.evaluate.files import read_table
     from medssl.report.verification import differences
 
-    found = differences(told, _named(tables))
+    found = differences(told, _detections(_named(tables, lambda path: read_table(path, {})), tables, None))
     for line in found[:MOST_DIFFERENCES]:
         say(line)
     if found:
@@ -191,15 +247,20 @@ def _tables(given: str) -> list[pd.DataFrame]:
     return [read_predictions(path) for path in paths]
 
 
-def _named(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """Tables by file name, or by the folder's where files share one (runs/a/predictions.parquet, runs/b/...)."""
-    from medssl.evaluate import read_predictions
+def _whole(numbers: str, option: str) -> list[int]:
+    try:
+        return [int(number) for number in numbers.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {numbers!r}: give whole numbers with commas, e.g. 18,40,65,90") from None
 
+
+def _named(paths: Sequence[Path], read: Callable[[Path], pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Tables by file name, or by the folder's where files share one (runs/a/predictions.parquet, runs/b/...)."""
     stems = [path.stem for path in paths]
     names = [path.stem if stems.count(path.stem) == 1 else path.resolve().parent.name for path in paths]
     if len(set(names)) < len(names):
         raise UserError(f"{paths[0].name}: two tables would have the name {names[0]!r}; rename one of the files")
-    return {name: read_predictions(path) for name, path in zip(names, paths, strict=True)}
+    return {name: read(path) for name, path in zip(names, paths, strict=True)}
 
 
 def _detections(

@@ -14,6 +14,7 @@ from medssl.evaluate import cohort, lesions
 from medssl.evaluate.average import average
 from medssl.evaluate.bootstrap import SEED
 from medssl.evaluate.deployment import check_prevalence
+from medssl.evaluate.door import Admitted, admit
 from medssl.evaluate.findings import findings
 from medssl.evaluate.groups import (
     MOST_LEVELS,
@@ -27,12 +28,15 @@ from medssl.evaluate.groups import (
     with_group,
 )
 from medssl.evaluate.lesions import Detection, check_lesions, separated
-from medssl.evaluate.measures import AUROC, BRIER, Metric, of_outlines, share
+from medssl.evaluate.locked import thresholds_of
+from medssl.evaluate.measures import AUROC, BRIER, Metric, of_outlines, of_probabilities, share
 from medssl.evaluate.outlines import CONVENTIONS, measure_of
 from medssl.evaluate.power import power
-from medssl.evaluate.predictions import attributes_of, by_task, check_predictions, in_order, structures_of
+from medssl.evaluate.predictions import attributes_of, by_task, in_order, structures_of
 from medssl.evaluate.resampling import resampled_metrics
 from medssl.evaluate.sections import SECTIONS, Judged
+from medssl.evaluate.sections.missing import remarks
+from medssl.evaluate.terms import DECLARED_NOTHING, Terms
 from medssl.evaluate.threshold import Threshold, threshold_for
 
 SCHEMA_VERSION = "1"
@@ -47,16 +51,19 @@ class Rules:
     minimum_patients: int
     target_sensitivity: float | None
     prevalence: float | None
+    terms: Terms
+    thresholds: Mapping[str, Threshold]
 
 
 class Part(NamedTuple):
-    """What is judged by itself: a table, or of one with several tasks the rows of one; `digest` is the whole table's.
-    `lesions` are those of a detection, whose table they came with.
+    """What is judged by itself: a table, or of one with several tasks the rows of one; `digest` and `notes` are the whole
+    table's. `lesions` are those of a detection, whose table they came with.
     """
 
     name: str
     table: pd.DataFrame
     digest: str
+    notes: Sequence[str]
     lesions: pd.DataFrame | None = None
 
 
@@ -70,6 +77,7 @@ def evaluate(
     title: str = "Model evaluation",
     target_sensitivity: float | None = None,
     prevalence: float | None = None,
+    terms: Terms = DECLARED_NOTHING,
 ) -> dict[str, Any]:
     """The content of report.json: an analysis for each table (name -> predictions), and of one with several tasks for each
     task, with a threshold of its own; and the mean AUROC over the tasks of each such table.
@@ -78,21 +86,31 @@ def evaluate(
     a classification of its cases with its lesions judged beside. `by` names
     attributes, "a*b" crosses two; empty means every attribute of at most 20 groups. `margin` is the difference that
     would matter, declared before looking. Groups below `minimum_patients` are not shown. The threshold comes from the
-    validation rows: Youden's, or the one that reaches `target_sensitivity`. `prevalence` is how common the finding is where
-    the model will be used: PPV, NPV and net benefit are told for it.
+    validation rows: Youden's, or the one that reaches `target_sensitivity`; or it is given in `terms`, which declare what a
+    table does not say by itself. `prevalence` is how common the finding is where the model will be used: PPV, NPV and net
+    benefit are told for it. Raises UserError with everything that is wrong with a table.
     """
-    asked = {name: value for name, value in locals().items() if name != "tables"}
+    asked = {name: value for name, value in locals().items() if name not in ("tables", "terms")} | {
+        "terms": terms.told()
+    }
     if not 0 < margin < 1:
         raise UserError(f"evaluate: margin {margin} is not between 0 and 1; 0.05 is usual")
     if minimum_patients < 1:
         raise UserError(f"evaluate: minimum_patients {minimum_patients} is below 1; 11 is usual")
+    if target_sensitivity is not None and terms.thresholds:
+        raise UserError(
+            "evaluate: a threshold is given, and a target sensitivity to choose one by; leave one of them out"
+        )
     check_prevalence(prevalence)
-    rules = Rules(split, margin, minimum_patients, target_sensitivity, prevalence)
     tables, found = separated(tables)
-    checked = _checked(tables, by)
+    admitted = _admitted(tables, by, terms, split)
+    checked = {name: one.table for name, one in admitted.items()}
     found = {name: check_lesions(table, checked[name], name) for name, table in found.items()}
-    parts = {name: _parts(name, table, split, alone=len(checked) == 1) for name, table in checked.items()}
+    parts = {name: _parts(name, one.table, split, one.notes, alone=len(checked) == 1) for name, one in admitted.items()}
     parts |= {name: ([parts[name][0][0]._replace(lesions=table)], {}) for name, table in found.items()}
+    scored = [part.name for each, _ in parts.values() for part in each if not structures_of(part.table)]
+    thresholds = thresholds_of(scored, terms.thresholds)
+    rules = Rules(split, margin, minimum_patients, target_sensitivity, prevalence, terms, thresholds)
     analyses = [_analysis(part, by, rules) for found, _ in parts.values() for part in found]
     averages = [
         average(name, {part.name: _judged(part.table, split) for part in found}, left_out)
@@ -105,12 +123,13 @@ def evaluate(
         "split": split,
         "margin": margin,
         "minimum_patients": minimum_patients,
+        "explored": terms.explore,
         "analyses": analyses,
         "averages": averages,
         "findings": findings(analyses, averages, margin),
         "provenance": {
-            "tables": {name: digest(table) for name, table in tables.items()}
-            | {f"{name}: lesions": lesions.digest(table) for name, table in found.items()},
+            "tables": {name: digest(table) for name, table in checked.items()}
+            | {f"{name}{lesions.BESIDE}": lesions.digest(table) for name, table in found.items()},
             "versions": _versions(),
             "unit": "patient",
             "level": 0.95,
@@ -121,15 +140,15 @@ def evaluate(
     }
 
 
-def _checked(tables: Mapping[str, pd.DataFrame], by: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The tables with their types settled; raises UserError where no table has an attribute that is asked for."""
+def _admitted(tables: Mapping[str, pd.DataFrame], by: Sequence[str], terms: Terms, split: str) -> dict[str, Admitted]:
+    """The tables as they are judged; raises UserError where no table has an attribute that is asked for."""
     if not tables:
         raise UserError("evaluate: no predictions table given")
-    checked = {name: check_predictions(table, name) for name, table in tables.items()}
+    found = {name: admit(table, name, terms, split) for name, table in tables.items()}
     for attribute in by:
-        if not any(has_attribute(table, attribute) for table in checked.values()):
-            with_group(next(iter(checked.values())), attribute)  # says what there is instead
-    return checked
+        if not any(has_attribute(one.table, attribute) for one in found.values()):
+            with_group(next(iter(found.values())).table, attribute)  # says what there is instead
+    return found
 
 
 def digest(table: pd.DataFrame) -> str:
@@ -138,12 +157,14 @@ def digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(content.to_csv(index=False).encode()).hexdigest()[:16]
 
 
-def _parts(name: str, table: pd.DataFrame, split: str, *, alone: bool) -> tuple[list[Part], dict[str, str]]:
+def _parts(
+    name: str, table: pd.DataFrame, split: str, notes: Sequence[str], *, alone: bool
+) -> tuple[list[Part], dict[str, str]]:
     """What of a table is judged by itself, and of several tasks those that have nothing to judge, with the reason."""
     # Rows in one order: sums of floats depend on it.
     whole, tasks = digest(table), by_task(in_order(table))
     names = [(task if alone else f"{name}: {task}") if task else name for task in tasks]
-    found = [Part(one, rows, whole) for one, rows in zip(names, tasks.values(), strict=True)]
+    found = [Part(one, rows, whole, notes) for one, rows in zip(names, tasks.values(), strict=True)]
     if len(found) == 1 or structures_of(table):
         return found, {}
     empty = [part.name for part in found if _judged(part.table, split).empty]
@@ -178,31 +199,34 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
     judged, threshold, metrics = _task(part, rows, rules)
     left_out = rows.drop(judged.index)
     names, notes = _attributes(judged, by)
+    segmentation = bool(structures_of(rows))
+    told = Judged(
+        judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
+        rules.minimum_patients, rules.margin, lesions=part.lesions, name=name, prevalence=rules.prevalence,
+        probabilities=rules.terms.probabilities, table=table,
+    )  # fmt: skip
     estimates = [estimate(judged, metric, "", "all", 1) for metric in metrics]
     found_gaps: list[Row] = []
     for attribute in names:
         for metric in metrics:
-            estimates += by_group(judged, metric, attribute, rules.minimum_patients)
+            estimates += by_group(judged, metric, attribute, rules.minimum_patients, told.hidden[attribute])
             if metric.compared:
                 # The margin is of shares; none is declared in mm, so no distance is called equivalent.
                 margin = 0.0 if measure_of(metric.name).unit else rules.margin
-                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, margin)
-    segmentation = bool(structures_of(rows))
+                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, margin, told.hidden[attribute])
     notes += _conventions(rows)
     if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
-    told = Judged(
-        judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
-        rules.minimum_patients, rules.margin, lesions=part.lesions, name=name, prevalence=rules.prevalence,
-    )  # fmt: skip
+    if not segmentation and not rules.terms.probabilities:
+        notes.append("Calibration, decision curves and the Brier score are not available: scores are not probabilities.")
     sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {
         "name": name,
         "task": "segmentation" if segmentation else "classification",
         "primary_metric": metrics[0].name,
-        "cohort": cohort.describe(judged, left_out, names, rules.minimum_patients),
-        "notes": cohort.notes(judged, left_out, names) + notes,
-        "threshold": {"value": threshold.value, "provenance": threshold.provenance},
+        "cohort": cohort.describe(judged, left_out, names, told.hidden),
+        "notes": [*part.notes, *cohort.notes(judged, left_out, names), *notes, *remarks(told, sections.get("missing"))],
+        "threshold": {"value": threshold.value, "provenance": threshold.provenance, "source": threshold.source},
         "estimates": estimates,
         "gaps": found_gaps,
         "power": power(estimates, found_gaps),
@@ -220,11 +244,17 @@ def _task(part: Part, rows: pd.DataFrame, rules: Rules) -> tuple[pd.DataFrame, T
         raise UserError(
             f"{part.name}: no row has both label and score, and no column of outlines (dice_...); nothing to judge"
         )
-    threshold = threshold_for(part.table, rules.split, part.digest, target_sensitivity=rules.target_sensitivity)
+    threshold = rules.thresholds.get(part.name) or threshold_for(
+        part.table,
+        rules.split,
+        part.digest,
+        target_sensitivity=rules.target_sensitivity,
+        explore=rules.terms.explore,
+    )
     metrics = [AUROC]
     if threshold.value is not None:
         metrics += [share("sensitivity", 1, threshold.value), share("specificity", 0, threshold.value)]
-    return judged, threshold, [*metrics, *resampled_metrics(), BRIER]
+    return judged, threshold, [*metrics, *resampled_metrics(), of_probabilities(BRIER, told=rules.terms.probabilities)]
 
 
 def _conventions(rows: pd.DataFrame) -> list[str]:

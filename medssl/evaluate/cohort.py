@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,25 @@ from medssl.evaluate.metrics import measure_share
 from medssl.evaluate.predictions import UNKNOWN
 
 
-def describe(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str], minimum: int) -> dict[str, Any]:
+def describe(
+    judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str], hidden: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
     """Counts of the rows judged and of those left out (no label or no score), overall and by each attribute.
 
     A group that was left out altogether is a row of zeros, not a missing row: who cannot be judged is a finding. Groups
-    below `minimum` patients are named but not counted.
+    that are `hidden` (attribute -> group -> reason) are named but not counted.
     """
     attributes = []
     for attribute in names:
-        inside, outside = with_group(judged, attribute), with_group(left_out, attribute)
+        inside, outside, gone = with_group(judged, attribute), with_group(left_out, attribute), hidden[attribute]
         groups = [
-            _group(inside[inside["group"] == name], outside[outside["group"] == name], name, minimum)
-            for name in ordered(pd.concat([inside["group"], outside["group"]]))
+            _group(inside[inside["group"] == name], outside[outside["group"] == name], name, gone.get(name, ""))
+            for name in ordered(pd.concat([inside["group"], outside["group"], pd.Series([*gone], dtype=object)]))
         ]
         missing = inside.loc[inside["group"] == UNKNOWN, "patient_id"].nunique() / judged["patient_id"].nunique()
-        hidden = any(group["group"] == UNKNOWN and group["reason"] for group in groups)
-        attributes.append({"attribute": attribute, "groups": groups, "unknown_share": None if hidden else missing})
-    return {**_group(judged, left_out, "all", 1), "attributes": attributes}
+        share = None if UNKNOWN in gone else missing
+        attributes.append({"attribute": attribute, "groups": groups, "unknown_share": share})
+    return {**_group(judged, left_out, "all", ""), "attributes": attributes}
 
 
 def notes(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -49,12 +51,12 @@ def notes(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str]) ->
     return found
 
 
-def _group(judged: pd.DataFrame, left_out: pd.DataFrame, name: str, minimum: int) -> Row:
+def _group(judged: pd.DataFrame, left_out: pd.DataFrame, name: str, reason: str) -> Row:
     patients = int(judged["patient_id"].nunique())
     row: Row = {"group": name, "n_patients": None, "n_rows": None, "n_positive": None, "n_left_out": None,
-                "prevalence": None, "reason": ""}  # fmt: skip
-    if pd.concat([judged["patient_id"], left_out["patient_id"]]).nunique() < minimum or 0 < patients < minimum:
-        return row | {"reason": f"fewer than {minimum} patients"}
+                "prevalence": None, "reason": reason}  # fmt: skip
+    if reason:
+        return row
     row |= {"n_patients": patients, "n_rows": len(judged), "n_left_out": len(left_out)}
     if patients and judged["label"].notna().all():
         codes = np.asarray(pd.factorize(judged["patient_id"])[0])

@@ -14,6 +14,12 @@ LONGEST_NAME = 60
 
 NAMES = {"auroc": "AUROC"}
 
+THRESHOLDS = {
+    "validation": "at the threshold fixed on validation patients",
+    "given": "at the threshold given",
+    "judged": "at a threshold chosen on these same patients",
+}
+
 
 def findings(analyses: Sequence[Row], averages: Sequence[Row], margin: float) -> list[str]:
     """Three sentences. An absent gap is never called proof of its absence."""
@@ -59,7 +65,7 @@ def _one(analysis: Row) -> str:
     found, spared = whole.get("sensitivity"), whole.get("specificity")
     if found and spared and found["value"] is not None and spared["value"] is not None:
         return (
-            f"for {name}, at the threshold fixed on validation patients, the model finds {100 * found['value']:.0f} of "
+            f"for {name}, {THRESHOLDS[analysis['threshold']['source']]}, the model finds {100 * found['value']:.0f} of "
             f"100 cases with it and flags {100 - 100 * spared['value']:.0f} of 100 without it ({ranked})"
         )
     return (

@@ -7,7 +7,8 @@ on the scale on which the metric is normal), so that asking about six groups doe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ import pandas as pd
 
 from medssl.errors import UserError
 from medssl.evaluate.bootstrap import SEED
+from medssl.evaluate.cells import Cell, few, hidden_cells
 from medssl.evaluate.intervals import expit, logit, quantile
 from medssl.evaluate.measures import Metric
 from medssl.evaluate.metrics import Measured
-from medssl.evaluate.predictions import UNKNOWN, attributes_of
+from medssl.evaluate.predictions import NOT_KNOWN, UNKNOWN, attributes_of
 
 DRAWS = 20_000
 """Normal draws behind the critical value of the largest of several correlated differences."""
@@ -29,29 +31,42 @@ POWER = 2.8
 MOST_LEVELS = 20
 """Groups of one attribute beyond which it is taken for a measurement or an identifier, not a grouping."""
 
+NOTHING: Mapping[str, str] = {}
+
+SUPPRESSED = {"value": None, "low": None, "high": None, "method": None, "n_patients": None, "n_rows": None,
+              "n_positive": None, "status": "suppressed"}  # fmt: skip
+"""What is told of a group that is not shown, beside its name and the reason."""
+
 Row = dict[str, Any]
 
 
 def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
     """The rows with a column `group`: an attribute's values, or the crossing "a*b" of two. Raises UserError."""
-    known, names = attributes_of(rows), _parts(rows, attribute)
+    known, names = attributes_of(rows), names_of(rows, attribute)
     for name in names:
         if name not in known:
-            raise UserError(f"--by {attribute}: the table has no attribute {name!r}; it has: {', '.join(known)}")
+            near = get_close_matches(name, known, n=1)
+            raise UserError(
+                f"--by {attribute}: E161 the table has no attribute {name!r}; it has: {', '.join(known)}"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
     parts = [rows[name].astype(str) for name in names]
     crossed = parts[0]
     for part in parts[1:]:
         crossed = crossed + " x " + part
-    unknown = np.logical_or.reduce([part == UNKNOWN for part in parts])
+    if len(parts) == 1:
+        return rows.assign(group=crossed)
+    unknown = np.logical_or.reduce([part.isin(NOT_KNOWN) for part in parts])
     return rows.assign(group=crossed.where(~unknown, UNKNOWN))
 
 
 def has_attribute(rows: pd.DataFrame, attribute: str) -> bool:
     """Whether a table has an attribute, or every part of a crossing."""
-    return set(_parts(rows, attribute)) <= set(attributes_of(rows))
+    return set(names_of(rows, attribute)) <= set(attributes_of(rows))
 
 
-def _parts(rows: pd.DataFrame, attribute: str) -> list[str]:
+def names_of(rows: pd.DataFrame, attribute: str) -> list[str]:
+    """The attribute's own name, or the parts of a crossing."""
     # A column's own name may hold a star.
     return [attribute] if attribute in rows else attribute.split("*")
 
@@ -63,16 +78,17 @@ def levels_of(rows: pd.DataFrame, attribute: str) -> int:
 
 def check_levels(rows: pd.DataFrame, attribute: str) -> None:
     """Nothing; raises UserError where a named attribute is not there or has too many values to be a grouping."""
-    for name in _parts(rows, attribute):
+    for name in names_of(rows, attribute):
         if (levels := levels_of(rows, name)) > MOST_LEVELS:
             raise UserError(
-                f"--by {attribute}: {name} has {levels} different values, more than {MOST_LEVELS}; band it first"
+                f"--by {attribute}: E122 {name} has {levels} different values, more than {MOST_LEVELS}; band it first, or "
+                "say by --mapping which belong together (--mapping-template writes the values into a file)"
             )
 
 
 def ordered(names: pd.Series) -> list[str]:
     """Each group's name once, the known ones sorted, "unknown" last."""
-    return sorted(names.unique(), key=lambda name: (name == UNKNOWN, name))
+    return sorted(names.unique(), key=lambda name: (NOT_KNOWN.index(name) if name in NOT_KNOWN else -1, name))
 
 
 def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, minimum: int) -> Row:
@@ -83,7 +99,7 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
     nothing = {"value": None, "low": None, "high": None, "error": None, "method": None}
     if whole < minimum or 0 < patients < minimum:
         hidden = {"n_patients": None, "n_rows": None, "n_positive": None}
-        return {**base, **nothing, **hidden, "status": "suppressed", "reason": f"fewer than {minimum} patients"}
+        return {**base, **nothing, **hidden, "status": "suppressed", "reason": few(minimum)}
     counts = {"n_patients": int(patients), "n_rows": len(rows), "n_positive": metric.positives(rows)}
     if reason := metric.too_few(rows):
         return {**base, **nothing, **counts, "status": "undefined", "reason": reason}
@@ -98,17 +114,40 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
     return {**base, "value": measured.value, **ends, "method": method, **counts, "status": "ok", "reason": ""}
 
 
-def by_group(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int) -> list[Row]:
-    """An estimate for each group of an attribute, the known ones sorted, "unknown" last."""
+def by_group(
+    rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, hidden: Mapping[str, str] = NOTHING
+) -> list[Row]:
+    """An estimate for each group of an attribute, the known ones sorted, "unknown" last.
+
+    `hidden` are the groups not to be shown, with the reason (see suppression.py); where few rows have a value of the
+    metric, further ones are hidden by the same rule.
+    """
     grouped = with_group(rows, attribute)
-    return [
-        estimate(grouped[grouped["group"] == name], metric, attribute, name, minimum)
-        for name in ordered(grouped["group"])
-    ]
+    hidden = _hidden(grouped, metric, minimum, hidden)
+    found = []
+    for name in ordered(pd.Series([*grouped["group"].unique(), *hidden], dtype=object)):
+        row = estimate(grouped[grouped["group"] == name], metric, attribute, name, minimum)
+        found.append(row | {**SUPPRESSED, "reason": hidden[name]} if name in hidden else row)
+    return found
 
 
-def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margin: float) -> list[Row]:
-    """A verdict for each known group against all other known rows.
+def _hidden(grouped: pd.DataFrame, metric: Metric, minimum: int, hidden: Mapping[str, str]) -> Mapping[str, str]:
+    """The groups not shown by a metric: those not shown at all, and where few of a group have it (a structure that few
+    patients have) further ones.
+    """
+    kept = metric.uses(grouped)
+    if len(kept) == len(grouped):
+        return hidden
+    people = kept.groupby("group")["patient_id"].nunique()
+    cells = {str(name): Cell(int(count), int(count)) for name, count in people.items()}
+    return hidden_cells(cells, [set(cells)], minimum, frozenset(hidden) & set(cells)) | dict(hidden)
+
+
+def gaps(
+    rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margin: float, hidden: Mapping[str, str] = NOTHING
+) -> list[Row]:
+    """A verdict for each known group against all other known rows; where a known group is hidden, the others also hold the
+    hidden ones who are not known, so that nobody's share follows from a difference.
 
     gap          the simultaneous interval leaves out zero
     equivalent   it lies within plus or minus `margin`: two one-sided tests at 2.5 %, corrected for the number of groups,
@@ -116,18 +155,21 @@ def gaps(rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margi
     inconclusive neither; `smallest_detectable` says what this cohort could have shown
     suppressed   too few patients or only one class, on either side
     """
-    grouped = with_group(metric.uses(rows), attribute)
-    grouped = grouped[grouped["group"] != UNKNOWN]
+    grouped = with_group(rows, attribute)
+    hidden = _hidden(grouped, metric, minimum, hidden)
+    grouped = metric.uses(grouped)
+    out = set(NOT_KNOWN) - (set(hidden) if set(hidden) - set(NOT_KNOWN) else set())
+    grouped = grouped[~grouped["group"].isin(out)]
     grouped = grouped.assign(patient=pd.factorize(grouped["patient_id"])[0])
     patients = int(grouped["patient_id"].nunique())
-    names = sorted(grouped["group"].unique())
+    names = sorted(set(grouped["group"]) - set(NOT_KNOWN))
     if len(names) < 2:
         return [_verdict(metric, attribute, names[0] if names else UNKNOWN, "not evaluated", "one level only")]
     found: list[Row] = []
     sides: list[tuple[str, Measured, Measured]] = []
     for name in names:
         inside, rest = grouped[grouped["group"] == name], grouped[grouped["group"] != name]
-        if reason := _too_few(inside, rest, metric, minimum):
+        if reason := hidden.get(name, "") or _too_few(inside, rest, metric, minimum):
             found.append(_verdict(metric, attribute, name, "suppressed", reason))
             continue
         pair = metric.measure(inside, patients), metric.measure(rest, patients)

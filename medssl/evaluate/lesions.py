@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED = ("sample_id", "truth", "score")
+BESIDE = ": lesions"
+"""After a table's name, the name of its lesions among what a report is of."""
+
 SHOWN = 5
 """Rows that a message names."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -105,6 +105,14 @@ BRIER = Metric(
     lambda rows: "",
     compared=False,
 )
+
+
+NO_PROBABILITIES = "not available: scores are not probabilities"
+
+
+def of_probabilities(metric: Metric, *, told: bool) -> Metric:
+    """A metric of scores that are probabilities; where they only rank, one that says why it is not there."""
+    return metric if told else replace(metric, too_few=lambda rows: NO_PROBABILITIES)
 
 
 def share(name: str, label: int, threshold: float) -> Metric:

@@ -18,10 +18,14 @@ FEWEST_OF_A_CLASS = 5
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score from which the answer is yes, and its provenance; `value` is None where none could be fixed."""
+    """A score from which the answer is yes, and its provenance; `value` is None where none could be fixed.
+
+    `source`: "validation", "given" (fixed elsewhere) or "judged" (explored: no evaluation).
+    """
 
     value: float | None
     provenance: str
+    source: str = "validation"
 
 
 def fix_threshold(validation: pd.DataFrame, digest: str, *, target_sensitivity: float | None = None) -> Threshold:
@@ -39,6 +43,8 @@ def fix_threshold(validation: pd.DataFrame, digest: str, *, target_sensitivity: 
     if min(positives, negatives) < FEWEST_OF_A_CLASS:
         return Threshold(None, f"not fixed: the validation rows hold {positives} positives and {negatives} negatives")
     scores = np.unique(score)
+    if len(scores) == 1:
+        return Threshold(None, f"not fixed: all scores of the validation rows are {scores[0]:g}")
     found = np.array([(score[truth == 1] >= s).mean() for s in scores])
     if target_sensitivity is None:
         # The lowest of several equal ones.
@@ -57,9 +63,16 @@ def fix_threshold(validation: pd.DataFrame, digest: str, *, target_sensitivity: 
 
 
 def threshold_for(
-    table: pd.DataFrame, split: str, digest: str, *, target_sensitivity: float | None = None
+    table: pd.DataFrame, split: str, digest: str, *, target_sensitivity: float | None = None, explore: bool = False
 ) -> Threshold:
-    """The threshold for judging `split` of a table; None, with the reason, when that would choose it on what it judges."""
+    """The threshold for judging `split` of a table; None, with the reason, when that would choose it on what it judges.
+
+    With `explore` it is chosen on the judged rows, and says so: the numbers at it are no evaluation.
+    """
+    if explore:
+        found = fix_threshold(table[table["split"] == split], digest, target_sensitivity=target_sensitivity)
+        told = found.provenance.replace("validation rows", "judged rows")
+        return Threshold(found.value, f"explored, {told}: it flatters the model", "judged")
     if split == "val":
         return Threshold(None, "not fixed: the validation rows themselves are judged")
     validation = table[table["split"] == "val"]

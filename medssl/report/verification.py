@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medssl.errors import UserError
-from medssl.evaluate.analysis import digest, evaluate
+from medssl.evaluate.analysis import evaluate
 from medssl.evaluate.criteria import with_criteria
+from medssl.evaluate.lesions import BESIDE, Detection
+from medssl.evaluate.terms import declared
 from medssl.report.words import Row, clean
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ TOLERANCE = 1e-9
 COMPARED = ("analyses", "averages", "criteria", "findings", "split", "margin", "minimum_patients")
 
 
-def differences(report: Row, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+def differences(report: Row, tables: Mapping[str, pd.DataFrame | Detection]) -> list[str]:
     """A sentence for each thing that is not so when the report is made again from its tables (name -> predictions); none
     where it holds.
 
@@ -33,21 +35,23 @@ def differences(report: Row, tables: Mapping[str, pd.DataFrame]) -> list[str]:
         raise UserError(
             "verify: report.json does not tell how it was made (provenance.settings); make it again with medssl evaluate"
         ) from None
-    if len(tables) == len(told) == 1:
-        tables = dict(zip(told, tables.values(), strict=True))
-    if set(tables) != set(told):
+    names = [name for name in told if not name.endswith(BESIDE)]
+    if len(tables) == len(names) == 1:
+        tables = dict(zip(names, tables.values(), strict=True))
+    if set(tables) != set(names):
         raise UserError(
-            f"verify: the report is of {', '.join(told)}, given were {', '.join(tables)}; give the same tables"
+            f"verify: the report is of {', '.join(names)}, given were {', '.join(tables)}; give the same tables"
         )
-    found = [
-        f"{name}: the report is of a table with digest {told[name]}, this one's is {own}"
-        for name, table in tables.items()
-        if (own := digest(table)) != told[name]
-    ]
     try:
-        again = evaluate(tables, **asked)
+        again = evaluate(tables, **{**asked, "terms": declared(asked.get("terms", {}))})
     except TypeError as error:
         raise UserError(f"verify: {error}; the report was made by another version, verify it with that one") from None
+    own = again["provenance"]["tables"]
+    found = [
+        f"{name}: the report is of a table with digest {told.get(name)}, this one's is {own.get(name)}"
+        for name in dict.fromkeys([*told, *own])
+        if told.get(name) != own.get(name)
+    ]
     if "criteria" in report:
         again = with_criteria(again, report["criteria"]["limits"])
     for part in COMPARED:

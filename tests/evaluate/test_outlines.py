@@ -100,7 +100,7 @@ def test_the_table_of_what_was_measured_is_accepted_and_its_rows_match_the_schem
         ),
         ({"dice_gland": [*[0.5] * 59, np.nan]}, r"nsd_gland 0\.\d+ in row 61 is not blank where dice_gland is"),
         ({"tolerance_mm": [1.0, *[2.0] * 59]}, r"tolerance_mm is 1, 2; surface Dice of each is another measure"),
-        ({"hd95_gland": "far"}, r"hd95_gland 'far' is not a number"),
+        ({"hd95_gland": "far"}, r"hd95_gland 'far' in row 2 is not a number"),
     ],
 )
 def test_what_would_make_a_number_wrong_is_refused(change, message):

@@ -16,7 +16,7 @@ from medssl.evaluate.intervals import mean_interval, quantile
 from medssl.evaluate.measures import FEWEST_OF_A_CLASS
 from medssl.evaluate.metrics import patient_means
 from medssl.evaluate.outlines import measure_of
-from medssl.evaluate.predictions import UNKNOWN
+from medssl.evaluate.predictions import NOT_KNOWN, UNKNOWN
 
 
 def overall(rows: pd.DataFrame, metric: Compared) -> Row:
@@ -35,8 +35,8 @@ def by_group(rows: pd.DataFrame, metric: Compared, attribute: str) -> tuple[list
     grouped = with_group(rows, attribute)
     groups = [(name, grouped[grouped["group"] == name]) for name in ordered(grouped["group"])]
     found, effects = _judged(groups, metric, attribute, lambda inside: _too_few(inside, metric))
-    known = grouped[grouped["group"] != UNKNOWN]
-    changes = _changes([(name, inside) for name, inside in groups if name != UNKNOWN], known, metric, attribute)
+    known = grouped[~grouped["group"].isin(NOT_KNOWN)]
+    changes = _changes([(name, inside) for name, inside in groups if name not in NOT_KNOWN], known, metric, attribute)
     return found, changes, _levelling(found, effects, metric, attribute)
 
 
@@ -206,7 +206,7 @@ def _levelling(found: list[Row], effects: dict[str, Effect], metric: Compared, a
     "not evaluated" without two groups. Zhang et al., CHIL 2022, arXiv:2203.12609: what made groups alike often made all
     worse.
     """
-    known = {name: one for name, one in effects.items() if name != UNKNOWN}
+    known = {name: one for name, one in effects.items() if name not in NOT_KNOWN}
     row: Row = {"attribute": attribute, "state": "not evaluated", "best": None, "worst": None, "first_spread": None,
                 "second_spread": None, "best_change": None, "worst_change": None}  # fmt: skip
     if len(known) < 2:

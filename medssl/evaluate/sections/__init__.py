@@ -16,6 +16,7 @@ from medssl.evaluate.sections.disparity import disparity
 from medssl.evaluate.sections.intersections import intersections
 from medssl.evaluate.sections.judged import Judged
 from medssl.evaluate.sections.lesions import lesions
+from medssl.evaluate.sections.missing import missing
 from medssl.evaluate.sections.operating import operating
 from medssl.evaluate.sections.shift import shift
 from medssl.evaluate.sections.thresholds import thresholds
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Callable[[Judged], dict[str, Any] | None]] = {
     "shift": shift,
     "lesions": lesions,
     "volume": volume,
+    "missing": missing,
 }
 """In the order of the page. A name is also the file of its drawing, medssl/report/sections/NAME.html."""
 

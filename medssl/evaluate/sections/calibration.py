@@ -43,7 +43,7 @@ def calibration(judged: Judged) -> dict[str, Any] | None:
     the mean square of the bins' errors less what chance adds, 0 where that is all. `ece` and `ici` have no interval but
     the range that a perfectly calibrated model would show: never negative, no interval of theirs by resampling holds 0.
     """
-    if judged.segmentation:
+    if not judged.probabilities or judged.segmentation:
         return None
     rows = [_row(judged, *group) for group in judged.groups()]
     truth, score, codes = _arrays(judged.rows)

@@ -12,7 +12,7 @@ from medssl.evaluate.casemix import Balance, balance, effective_patients, measur
 from medssl.evaluate.groups import judge, untestable
 from medssl.evaluate.measures import AUROC, Metric, share
 from medssl.evaluate.metrics import Measured
-from medssl.evaluate.predictions import UNKNOWN
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.sections.judged import Judged, patients_of
 
 MOST_OUTSIDE = 0.5
@@ -40,7 +40,7 @@ def casemix(judged: Judged) -> dict[str, Any] | None:
     lines: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
     for attribute in singles:
-        rows = judged.rows[judged.rows[attribute] != UNKNOWN]
+        rows = judged.rows[~judged.rows[attribute].isin(NOT_KNOWN)]
         others = [name for name in singles if name != attribute]
         sets = [[name] for name in others] + ([others] if len(others) > 1 else [])
         if rows[attribute].nunique() > 1:
@@ -90,6 +90,9 @@ def _gaps(
     told = {}
     for group in sorted(rows[attribute].unique()):
         inside = (rows[attribute] == group).to_numpy()
+        if group in judged.hidden[attribute]:
+            told[group] = {"reason": judged.hidden[attribute][group]}
+            continue
         if min(rows.loc[side, "patient_id"].nunique() for side in (inside, ~inside)) < judged.minimum_patients:
             told[group] = {"reason": f"the group or the rest has fewer than {judged.minimum_patients} patients"}
             continue

@@ -25,7 +25,7 @@ def decision(judged: Judged) -> Row | None:
     flagging nobody; `fixed` is the threshold at which the model is used, None where there is none. Scores are taken for
     probabilities. Where a prevalence in use was declared, it is that which benefit is told of.
     """
-    if judged.segmentation:
+    if not judged.probabilities or judged.segmentation:
         return None
     codes, patients = patients_of(judged.rows)
     numbered = pd.Series(codes, judged.rows.index)

@@ -24,7 +24,7 @@ from medssl.evaluate.groups import estimate, has_attribute, with_group
 from medssl.evaluate.intervals import share_interval
 from medssl.evaluate.measures import AUROC, FEWEST_OF_A_CLASS, Metric, share
 from medssl.evaluate.metrics import Measured, auroc
-from medssl.evaluate.predictions import UNKNOWN
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.sections.judged import Judged, patients_of
 
 CRITERIA = {
@@ -79,18 +79,20 @@ def disparity(judged: Judged) -> dict[str, Any] | None:
 def _attribute(judged: Judged, attribute: str) -> dict[str, Any]:
     row: dict[str, Any] = {"attribute": attribute, "reason": "", "criteria": [], "spreads": [], "equity_scaled": None}
     rows = with_group(judged.rows, attribute)
-    rows = rows[rows["group"] != UNKNOWN]
-    many = rows.groupby("group")["patient_id"].nunique() >= judged.minimum_patients
-    shown, few = sorted(many.index[many]), [str(name) for name in many.index[~many]]
+    rows, gone = rows[~rows["group"].isin(NOT_KNOWN)], judged.hidden[attribute]
+    names = sorted(rows["group"].unique())
+    shown = [name for name in names if name not in gone]
     if len(shown) < 2:
-        return row | {"reason": f"fewer than two groups have {judged.minimum_patients} patients"}
+        return row | {
+            "reason": f"fewer than two groups are shown: those under {judged.minimum_patients} patients are not"
+        }
     rows = rows[rows["group"].isin(shown)]
     numbers = {name: place for place, name in enumerate(shown)}
     cohort = Cohort(
         truth=rows["label"].to_numpy(float), score=rows["score"].to_numpy(float), patient=patients_of(rows)[0],
         group=rows["group"].map(numbers).to_numpy(int), threshold=judged.threshold.value,
     )  # fmt: skip
-    hidden = [{"group": name, "reason": f"fewer than {judged.minimum_patients} patients"} for name in few]
+    hidden = [{"group": name, "reason": gone[name]} for name in names if name in gone]
     seen = _seen(cohort, shown, hidden)
     if judged.threshold.value is not None:
         row["criteria"] = [

@@ -13,8 +13,9 @@ from medssl.evaluate.intersections import shrink_to_additive
 from medssl.evaluate.intervals import expit, logit
 from medssl.evaluate.measures import AUROC
 from medssl.evaluate.metrics import Measured, measure_auroc
-from medssl.evaluate.predictions import UNKNOWN
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.sections.judged import Judged, patients_of
+from medssl.evaluate.suppression import hidden_groups
 
 FEWEST_OF_A_CLASS = 5
 """Patients of each class that a cell needs."""
@@ -29,7 +30,7 @@ def intersections(judged: Judged) -> dict[str, Any] | None:
     intervals of all cells of all pairs hold together (max-T), since so many were asked. No more than two attributes are
     crossed.
     """
-    known = {name: judged.rows[judged.rows[name] != UNKNOWN] for name in judged.attributes if name in judged.rows}
+    known = {name: judged.rows[~judged.rows[name].isin(NOT_KNOWN)] for name in judged.attributes if name in judged.rows}
     singles = [name for name, rows in known.items() if rows[name].nunique() > 1]
     if judged.segmentation or len(singles) < 2:
         return None
@@ -37,9 +38,7 @@ def intersections(judged: Judged) -> dict[str, Any] | None:
     rows = judged.rows.assign(patient=patient).sort_values(["score", "sample_id"])
     pairs, sides = [], []
     for first, second in combinations(singles, 2):
-        pair, found = _pair(
-            rows[(rows[first] != UNKNOWN) & (rows[second] != UNKNOWN)], (first, second), patients, judged
-        )
+        pair, found = _pair(rows[~rows[[first, second]].isin(NOT_KNOWN).any(axis=1)], (first, second), patients, judged)
         pairs.append(pair)
         sides += found
     verdicts = iter(judge([(name, group, rest) for name, group, rest, _ in sides], AUROC, "", judged.margin))
@@ -59,10 +58,11 @@ def _pair(
     """The cells of two attributes, and those that can be tested."""
     first, second = names
     cells, measured, tested = [], [], []
-    hidden = 0
+    hidden, gone = 0, hidden_groups(judged.rows, judged.left_out, f"{first}*{second}", judged.minimum_patients)
     for (one, other), inside in rows.groupby([first, second], sort=True):
         rest = rows.drop(inside.index)
-        if not (_enough(inside, judged.minimum_patients) and _enough(rest, judged.minimum_patients)):
+        many = _enough(inside, judged.minimum_patients) and _enough(rest, judged.minimum_patients)
+        if not many or f"{one} x {other}" in gone:
             hidden += 1
             continue
         told = estimate(inside, AUROC, "", "", 1)

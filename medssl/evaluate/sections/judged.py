@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from medssl.evaluate.groups import ordered, with_group
+from medssl.evaluate.suppression import hidden_groups
 from medssl.evaluate.threshold import Threshold
 
 
@@ -19,7 +21,8 @@ class Judged:
     `segmentation` says which of the two kinds it is; `rows` of a classification have label and score. `validation` are the
     rows of split val, empty when there are none or when they are themselves judged. `lesions` are those of all labelled
     cases of a detection (see evaluate/lesions.py), None of anything else. `name` is that of the table or the task;
-    `prevalence` that of the place of use, None where it was not declared.
+    `prevalence` that of the place of use, None where it was not declared. `probabilities`: whether
+    scores are some, or only rank. `table`: all rows, of all splits.
     """
 
     rows: pd.DataFrame
@@ -33,19 +36,24 @@ class Judged:
     lesions: pd.DataFrame | None = None
     name: str = ""
     prevalence: float | None = None
+    probabilities: bool = True
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @cached_property
+    def hidden(self) -> Mapping[str, Mapping[str, str]]:
+        """Attribute -> group -> reason, of the groups that are not shown; decided once, on who is judged or left out."""
+        return {name: hidden_groups(self.rows, self.left_out, name, self.minimum_patients) for name in self.attributes}
 
     def groups(self) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
         """(attribute, group, rows, reason): everybody first, as ("", "all"), then each group of each attribute, "unknown"
-        last. A group below the fewest patients has the reason and no rows.
+        last. A group that is not shown (suppression.py) has the reason and no rows.
         """
         yield "", "all", self.rows, ""
         for attribute in self.attributes:
-            grouped = with_group(self.rows, attribute)
-            for name in ordered(grouped["group"]):
+            grouped, hidden = with_group(self.rows, attribute), self.hidden[attribute]
+            for name in ordered(pd.Series([*grouped["group"].unique(), *hidden], dtype=object)):
                 inside = grouped[grouped["group"] == name]
-                few = inside["patient_id"].nunique() < self.minimum_patients
-                reason = f"fewer than {self.minimum_patients} patients" if few else ""
-                yield attribute, name, inside.iloc[:0] if few else inside, reason
+                yield attribute, name, inside.iloc[:0] if name in hidden else inside, hidden.get(name, "")
 
 
 def patients_of(rows: pd.DataFrame) -> tuple[np.ndarray, int]:

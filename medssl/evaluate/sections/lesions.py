@@ -42,7 +42,9 @@ def lesions(judged: Judged) -> dict[str, Any] | None:
     compared = [
         {key: row[key] for key in row if key != "metric"}
         for attribute in judged.attributes
-        for row in gaps(judged.rows, metric, attribute, judged.minimum_patients, judged.margin)
+        for row in gaps(
+            judged.rows, metric, attribute, judged.minimum_patients, judged.margin, judged.hidden[attribute]
+        )
     ]
     rows = [
         {"attribute": attribute, "group": group, "reason": reason} | _group(found, inside if not reason else None)

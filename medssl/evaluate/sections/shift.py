@@ -17,7 +17,7 @@ from medssl.evaluate.intervals import expit, logit
 from medssl.evaluate.measures import AUROC, Metric, mean_of
 from medssl.evaluate.metrics import Measured
 from medssl.evaluate.outlines import measure_of
-from medssl.evaluate.predictions import UNKNOWN, structures_of
+from medssl.evaluate.predictions import NOT_KNOWN, structures_of
 from medssl.evaluate.sections.judged import Judged, patients_of, reasons
 
 SITES = (
@@ -41,12 +41,12 @@ def shift(judged: Judged) -> dict[str, Any] | None:
 
 
 def _attribute(judged: Judged, name: str, metric: Metric) -> dict[str, Any] | None:
-    told = {place: reason for place, reason in reasons(judged, name).items() if place != UNKNOWN}
+    told = {place: reason for place, reason in reasons(judged, name).items() if place not in NOT_KNOWN}
     shown = [place for place, reason in told.items() if not reason]
     if len(told) < 2 or not shown:
         return None
     grouped = with_group(judged.rows, name).rename(columns={"group": "place"})
-    grouped = grouped[grouped["place"] != UNKNOWN]
+    grouped = grouped[~grouped["place"].isin(NOT_KNOWN)]
     grouped = grouped.assign(patient=patients_of(grouped)[0])
     each = {place: _measured(grouped[grouped["place"] == place], metric) for place in shown}
     usable = {place: one for place, one in each.items() if isinstance(one, Measured)}
@@ -65,9 +65,9 @@ def _attribute(judged: Judged, name: str, metric: Metric) -> dict[str, Any] | No
 
 def _table(judged: Judged, rows: pd.DataFrame, site: str, attribute: str, metric: Metric) -> dict[str, Any] | None:
     """The gaps between the groups that are shown, over all sites and within them."""
-    groups = [group for group, reason in reasons(judged, attribute).items() if not reason and group != UNKNOWN]
+    groups = [group for group, reason in reasons(judged, attribute).items() if not reason and group not in NOT_KNOWN]
     rows = with_group(metric.uses(rows), attribute)
-    return two_way(rows[rows["group"] != UNKNOWN], groups, (site, attribute), metric, judged.minimum_patients)
+    return two_way(rows[~rows["group"].isin(NOT_KNOWN)], groups, (site, attribute), metric, judged.minimum_patients)
 
 
 def _nothing() -> dict[str, None]:

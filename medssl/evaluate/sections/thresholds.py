@@ -13,7 +13,7 @@ import pandas as pd
 from medssl.evaluate.groups import with_group
 from medssl.evaluate.intervals import quantile, share_interval
 from medssl.evaluate.metrics import measure_share
-from medssl.evaluate.predictions import UNKNOWN
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.sections.judged import Judged, patients_of
 
 FEWEST_NEGATIVES = 20
@@ -60,7 +60,9 @@ def thresholds(judged: Judged) -> dict[str, Any] | None:
         cut, negatives = own[attribute].get(group, (None, 0))
         if cut is None:
             row["reason"] = (
-                "not recorded" if group == UNKNOWN else f"fewer than {FEWEST_NEGATIVES} validation patients without it"
+                "not recorded"
+                if group in NOT_KNOWN
+                else f"fewer than {FEWEST_NEGATIVES} validation patients without it"
             )
             continue
         row |= {"threshold": cut, "n_negatives": negatives, "at_own": _rates(inside, np.full(len(inside), cut))}
@@ -75,7 +77,7 @@ def _matched(validation: pd.DataFrame, attribute: str, target: float) -> dict[st
     if validation.empty:
         return {}
     grouped = with_group(validation, attribute)
-    well = grouped[(grouped["label"] == 0) & (grouped["group"] != UNKNOWN)]
+    well = grouped[(grouped["label"] == 0) & ~grouped["group"].isin(NOT_KNOWN)]
     counts = well.groupby("group")["patient_id"].nunique()
     return {
         str(name): (threshold_at(inside["score"].to_numpy(float), target), int(counts[name]))

@@ -13,7 +13,7 @@ from medssl.evaluate.groups import ordered, with_group
 from medssl.evaluate.intervals import mean_interval, quantile
 from medssl.evaluate.metrics import patient_means
 from medssl.evaluate.outlines import VOLUME, VOLUME_ERROR
-from medssl.evaluate.predictions import UNKNOWN
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.sections.judged import Judged, patients_of, reasons
 
 NOTHING = {
@@ -88,7 +88,7 @@ def _adjusted(judged: Judged, there: pd.DataFrame, attribute: str) -> dict[str, 
     people = rows.groupby("group")["patient_id"].nunique()
     rows = rows[rows["group"].isin(people.index[people >= judged.minimum_patients].intersection(shown))]
     names = ordered(rows["group"])
-    if len([name for name in names if name != UNKNOWN]) < 2:
+    if len([name for name in names if name not in NOT_KNOWN]) < 2:
         return {}
     dummies = np.column_stack([(rows["group"] == name).to_numpy(float) for name in names])
     centred = rows["size"].to_numpy() - rows["size"].mean()
@@ -97,14 +97,14 @@ def _adjusted(judged: Judged, there: pd.DataFrame, attribute: str) -> dict[str, 
     if model is None:
         return {}
     share = np.append(dummies.sum(0), 0.0)
-    known = np.array([name != UNKNOWN for name in names] + [False])
+    known = np.array([name not in NOT_KNOWN for name in names] + [False])
     found: dict[str, dict[str, Any]] = {}
     for place, name in enumerate(names):
         own = np.eye(len(share))[place]
         found[name] = {"adjusted": _ends(model.of(own), int(people[name]) - 1)}
-        if name != UNKNOWN:
+        if name not in NOT_KNOWN:
             others = np.where(known & (own == 0), share, 0.0)
-            rest = rows[(rows["group"] != name) & (rows["group"] != UNKNOWN)]["patient_id"].nunique()
+            rest = rows[(rows["group"] != name) & ~rows["group"].isin(NOT_KNOWN)]["patient_id"].nunique()
             freedom = min(int(people[name]), rest) - 1
             found[name]["difference"] = _ends(model.of(own - others / others.sum()), freedom, int(known.sum()))
     return found
