@@ -37,7 +37,7 @@ NEEDING_BOTH = ("in_the_large", "slope", "ratio", "scaled_brier")
 
 def calibration(judged: Judged) -> dict[str, Any] | None:
     """For everybody and each group what its scores are worth as probabilities, and the points of a reliability curve; for
-    everybody how scores spread by outcome. None for a segmentation.
+    everybody how scores spread by outcome. None for a segmentation, and where scores only rank.
 
     `numbers` holds value, low, high and, where one of them is None, the reason. A ratio is O:E. `debiased` is the root of
     the mean square of the bins' errors less what chance adds, 0 where that is all. `ece` and `ici` have no interval but

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 def decision(judged: Judged) -> Row | None:
     """Net benefit over thresholds for everybody and each group that is large enough, with a band over patients at each
-    threshold by itself; None for a segmentation.
+    threshold by itself; None for a segmentation, and where scores only rank.
 
     `better` are the stretches of thresholds at which the model is shown to be worth more than both flagging everybody and
     flagging nobody; `fixed` is the threshold at which the model is used, None where there is none. Scores are taken for
