@@ -218,7 +218,9 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
     if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")
     if not segmentation and not rules.terms.probabilities:
-        notes.append("Calibration, decision curves and the Brier score are not available: scores are not probabilities.")
+        notes.append(
+            "Calibration, decision curves and the Brier score are not available: scores are not probabilities."
+        )
     sections = {section: content for section, find in SECTIONS.items() if (content := find(told)) is not None}
     return {
         "name": name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medssl.evaluate.metrics import Measured
+from medssl.evaluate.metrics import Measured, freedom_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +74,11 @@ def measure_weighted_auroc(
     value = float((up * wins[0]).sum() / up.sum())
     parts, frees = [], []
     for own, placed in (up, wins[0]), (down, 1 - wins[1]):
-        parts.append(np.bincount(patient, own * (placed - value), patients) / own.sum() * _small(own, patient))
-        frees.append(effective_patients(own, patient) - 1)
+        part = np.bincount(patient, own * (placed - value), patients) / own.sum()
+        parts.append(part * _small(own, patient))
+        frees.append(freedom_of(part, effective_patients(own, patient)))
     variances = [float(np.square(part).sum()) for part in parts]
-    divisor = sum(variance**2 / max(free, 1) for variance, free in zip(variances, frees, strict=True))
+    divisor = sum(variance**2 / free for variance, free in zip(variances, frees, strict=True))
     return Measured(value, parts[0] + parts[1], sum(variances) ** 2 / divisor if divisor else math.nan, "logit")
 
 

@@ -131,15 +131,16 @@ def equity_scaled(*, whole: np.ndarray | float, groups: np.ndarray) -> dict[str,
                 compared between attributes
     es_auc_std  whole / (1 + standard deviation of the groups); Tian et al., ICLR 2024
     disparity_std, disparity_max  standard deviation, and largest minus smallest, over whole
-    Standard deviations divide by the number of groups, as in the code of these papers. Groups without a value must be left
-    out by the caller and named; there a missing one was entered as -1.
+    Standard deviations divide by the number of groups, as in the code of these papers; over a `whole` of 0 both are nan.
+    Groups without a value must be left out by the caller and named; there a missing one was entered as -1.
     """
+    some = np.where(np.asarray(whole) == 0, np.nan, whole)
     gap, spread = np.abs(groups - np.asarray(whole)[..., None]).sum(-1), groups.std(-1)
     return {
         "es_auc_sum": whole / (1 + gap),
         "es_auc_std": whole / (1 + spread),
-        "disparity_std": spread / whole,
-        "disparity_max": np.ptp(groups, axis=-1) / whole,
+        "disparity_std": spread / some,
+        "disparity_max": np.ptp(groups, axis=-1) / some,
     }
 
 

@@ -57,13 +57,13 @@ def measure_auroc(truth: np.ndarray, score: np.ndarray, patient: np.ndarray, pat
         part = np.bincount(patient[rows], (placements - value) / rows.sum(), patients)
         count = len(np.unique(patient[rows]))
         parts.append(part * math.sqrt(count / max(count - 1, 1)))
-        frees.append((float(np.square(parts[-1]).sum()), _freedom(part, count)))
+        frees.append((float(np.square(parts[-1]).sum()), freedom_of(part, count)))
     weight = sum(variance**2 / free for variance, free in frees)
     freedom = sum(variance for variance, _ in frees) ** 2 / weight if weight else math.nan
     return Measured(value, parts[0] + parts[1], freedom, "logit")
 
 
-def _freedom(part: np.ndarray, count: int) -> float:
+def freedom_of(part: np.ndarray, count: float) -> float:
     """Degrees of freedom of the variance of `count` patients' parts (P,), whose sum is zero: 2 / Var(S^2 / sigma^2), which
     takes their kurtosis, and is count - 1 where it is that of a normal; never more than that, nor less than 1.
     """

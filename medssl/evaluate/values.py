@@ -165,6 +165,8 @@ def _ages(table: pd.DataFrame, lines: np.ndarray, terms: Terms) -> tuple[pd.Data
     if text.str.match(BANDS).any():
         return table, [], []
     years = text.map(age_in_years)
+    if not text.str.contains(r"\d").any():
+        return table, [], []  # words for ages are groups as they are
     newborn = text.str.fullmatch(r"0+(\.0+)?\s*[DWMYdwmy]?")
     why = f"is no age from 0 to {OLDEST} (61, 061Y, 006M, 90+); leave the cell blank if none is recorded"
     texts = table.assign(age=text)

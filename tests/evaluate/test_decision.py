@@ -121,7 +121,8 @@ def table(patients=1200):
     rng = np.random.default_rng(1)
     score = rng.beta(1, 3, patients)
     names, n = np.arange(patients).astype(str), np.arange(patients)
-    race = np.where(n < 8, "rare", np.where(n < 50, "few", np.where(n % 3 == 0, "some", "many")))
+    small = np.array(["rare", "rarer", "rarest"])[n // 6 % 3]  # three: who hides one alone must hide another
+    race = np.where(n < 18, small, np.where(n < 64, "few", np.where(n % 3 == 0, "some", "many")))
     return pd.DataFrame({"sample_id": names, "patient_id": names, "split": np.where(n % 4 == 3, "val", "test"),
                          "score": score, "race": race, "label": (rng.random(patients) < score).astype(float)})  # fmt: skip
 
@@ -153,7 +154,9 @@ def test_groups_that_are_too_small_have_a_reason_and_no_curve():
     rows = {row["group"]: row for row in section(table())["rows"]}
     assert rows["rare"]["reason"] == "fewer than 11 patients"
     assert rows["few"]["reason"] == "fewer than 50 patients"
-    assert all(rows[name]["curve"] == [] and rows[name]["n_patients"] is None for name in ("rare", "few"))
+    assert all(
+        rows[name]["curve"] == [] and rows[name]["n_patients"] is None for name in ("rare", "rarer", "rarest", "few")
+    )
     assert len(rows["many"]["curve"]) > 10 and rows["some"]["n_patients"] > 100
 
 

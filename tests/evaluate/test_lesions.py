@@ -29,13 +29,13 @@ SCHEMA = json.loads((MANIFESTS / "report_sections" / "lesions.schema.json").read
 
 
 def cohort(patients=120, seed=0, rare=6, easier=0.0):
-    """Cases (one patient in six has two) of three sites, one of them rare, all of men; lesions found better in the north."""
+    """Cases (one patient in six has two) of men at five sites, three of them rare; lesions found better in the north."""
     rng = np.random.default_rng(seed)
     person = np.sort(np.concatenate([np.arange(patients), np.arange(0, patients, 6)]))
     cases, found = [], []
     for number, who in enumerate(person):
         north = who % 2 == 0
-        site = "rare" if who < rare else "north" if north else "south"
+        site = ["rare", "rarer", "rarest"][who // rare] if who < 3 * rare else "north" if north else "south"
         case = f"secret-case-{number:03d}"
         count = int(rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15]))
         entries = []

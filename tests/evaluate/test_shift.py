@@ -21,7 +21,7 @@ SCHEMA = json.loads(
 
 
 def sited(patients=800, seed=0, sites=4, spread=0.0, rare=6):
-    """Patients with two images, of sites that see the finding better or worse by `spread`; one site is rare."""
+    """Patients with two images, of sites that see the finding better or worse by `spread`; three sites are rare."""
     rng = np.random.default_rng(seed)
     home = rng.integers(0, sites, patients)
     skill = 1.2 + spread * np.linspace(-1, 1, sites)
@@ -29,7 +29,7 @@ def sited(patients=800, seed=0, sites=4, spread=0.0, rare=6):
     label = (rng.random(patients) < 0.4).astype(float)[person]
     score = expit(-0.6 + skill[home[person]] * label + rng.normal(size=len(person)))
     names = np.array(["north", "south", "east", "west", "middle"])[home]
-    names[:rare] = "rare"
+    names[:rare], names[rare : 2 * rare], names[2 * rare : 3 * rare] = "rare", "rarer", "rarest"
     return pd.DataFrame({
         "sample_id": [f"secret-{k}" for k in range(len(person))], "patient_id": [f"secret-p{k}" for k in person],
         "split": "test", "label": label, "score": score, "site": names[person],
@@ -72,12 +72,12 @@ def test_a_small_site_is_named_and_nothing_more():
     # It is still elsewhere, of which the others' scores are told apart.
     table = sited()
     for name, part in {"distance": table, "distance_without": table[table["label"] == 0]}.items():
-        for row in one["sites"][:-1]:
+        for row in one["sites"][:-3]:
             here = part["site"] == row["site"]
             wanted = ks_2samp(part["score"][here], part["score"][~here], method="asymp").statistic
             assert row[name]["value"] == pytest.approx(wanted, abs=0.0015)
             assert row[name]["value"] <= wanted + 1e-12
-    # Of three places two are left, which have no spread.
+    # Of five places two are left, which have no spread.
     (two,) = section(sited(sites=2), by=["site"])["attributes"]
     assert two["summary"] is None and two["reason"] == "fewer than 3 sites have an error to be weighed by"
 

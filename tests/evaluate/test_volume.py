@@ -35,11 +35,12 @@ def outlined(patients=150, seed=0, worse=0.0, smaller=1.0, rare=5):
     woman = (np.arange(patients) % 2 == 0)[person]
     size = 5 + rng.normal(scale=0.7, size=patients)[person] + 0.1 * rng.normal(size=len(person)) - smaller * woman
     dice = 0.55 + 0.05 * size - worse * woman + 0.03 * rng.normal(size=patients)[person]
+    small = np.array(["rare", "rarer", "rarest"])[person // max(rare, 1) % 3]
     return pd.DataFrame({
         "sample_id": [f"secret-{k}" for k in range(len(person))], "patient_id": [f"secret-p{k}" for k in person],
         "split": "test", "label": np.nan, "score": np.nan, "dice_gland": np.clip(dice, 0, 1), "volume_ml_gland": 2**size,
         "volume_error_ml_gland": rng.normal(2.0, 1.0, len(person)) + woman, "sex": np.where(woman, "F", "M"),
-        "race": np.where(person < rare, "rare", np.array(list("ab"))[person // 3 % 2]),
+        "race": np.where(person < 3 * rare, small, np.array(list("ab"))[person // 3 % 2]),
     })  # fmt: skip
 
 

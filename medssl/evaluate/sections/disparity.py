@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def _scaled(seen: Seen, whole: float) -> dict[str, Any] | None:
     forms = [
         {"form": form, "value": float(value), **_chance(by_chance[form], 0.05 if form.startswith("es_") else 0.95)}
         for form, value in found.items()
+        if not math.isnan(value)
     ]
     return {"groups": len(seen.names), "left_out": list(seen.left_out), "whole": whole, "forms": forms}
 

@@ -30,7 +30,7 @@ def intersections(judged: Judged) -> dict[str, Any] | None:
     intervals of all cells of all pairs hold together (max-T), since so many were asked. No more than two attributes are
     crossed.
     """
-    known = {name: judged.rows[~judged.rows[name].isin(NOT_KNOWN)] for name in judged.attributes if name in judged.rows}
+    known = {name: judged.rows[~judged.rows[name].isin(NOT_KNOWN)] for name in judged.attributes if "*" not in name}
     singles = [name for name, rows in known.items() if rows[name].nunique() > 1]
     if judged.segmentation or len(singles) < 2:
         return None
