@@ -95,8 +95,8 @@ LOOKS = {
 """What a scanner does to a picture: brightness, strength of the coil's bias, blur in mm, contrast, noise."""
 
 
-def scan(rng: np.random.Generator, kind: int, scanner: str) -> np.ndarray:
-    """A picture (64, 64, 1) of a body of class `kind`: bit 1 a large organ, bit 0 a lesion."""
+def scan(rng: np.random.Generator, kind: int, scanner: str, noise: float = 1.0) -> np.ndarray:
+    """A picture (64, 64, 1) of a body of class `kind`: bit 1 a large organ, bit 0 a lesion; with so much of the noise."""
     axis = np.arange(SIDE) - (SIDE - 1) / 2
     x, y = np.meshgrid(axis, axis, indexing="ij")
     turn = rng.uniform(-np.pi, np.pi)
@@ -117,7 +117,7 @@ def scan(rng: np.random.Generator, kind: int, scanner: str) -> np.ndarray:
     if kind & 1:
         picture += 0.3 * blob(7, -4, about(4, 0.1), about(4, 0.1))
     look = LOOKS[scanner]
-    sigma = look["noise"]
+    sigma = look["noise"] * noise
     picture = gaussian_filter(np.clip(picture, 0.01, None), look["blur"]) ** look["gamma"]
     # The body lies somewhere in the coil: brighter on one side.
     angle = rng.uniform(0, 2 * np.pi)

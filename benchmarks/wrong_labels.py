@@ -3,7 +3,8 @@
 Example: python benchmarks/wrong_labels.py --jobs 2 -o wrong_labels.json
 
 Flat pictures of a body with two organs (those of ssl_phantom.py), with a lesion or without: 0 or 40 % of the training
-patients' labels are turned to the other one, by lot; test labels are right. The same network learns from them by plain
+patients' labels are turned to the other one, by lot; test labels are right. The same network learns from them, so long that it
+could know each by heart, by plain
 cross-entropy and by co-teaching, with as many steps; nothing is chosen by validation or stopped early. Co-teaching is told
 the true share of wrong labels where there are any, and that one in five is wrong where none is ("told wrongly").
 
@@ -41,10 +42,14 @@ from medssl.predict import predict
 from medssl.recipe import Section, make, read_recipe
 from medssl.store import Preparation, open_store, prepare
 
-PATIENTS = {"train": 800, "val": 20, "test": 400}
+PATIENTS = {"train": 1600, "val": 20, "test": 400}
 RATES = (0.0, 0.4)
 PLAIN, CO = "cross-entropy", "co-teaching"
-STEPS = 1600
+STEPS = 4000
+NOISE = 0.12
+"""Of that in ssl_phantom.py. Clear pictures, always cut and shown alike, are learned by heart: plain training of seed 100 ranks
+test patients with an AUROC of .91 after 1000 steps, and of .76 after 4000."""
+VIEWS = "views={size: [32, 32], mm: [64, 64], turn: 0, zoom: 0, intensity: {noise: 0}}"
 DRAWS = 2000
 
 CARD = """
@@ -74,7 +79,7 @@ def cohort(folder: Path, seed: int) -> Path:
         for number in range(patients):
             truth, scanner = number % 2, "unseen" if split == "test" else "ABC"[rng.integers(3)]
             name = f"{split}{number:04d}"
-            picture = scan(rng, truth + 2 * int(rng.integers(2)), scanner)
+            picture = scan(rng, truth + 2 * int(rng.integers(2)), scanner, NOISE)
             nib.save(nib.Nifti1Image(picture, np.eye(4)), archive / f"{name}.nii.gz")
             rows.append({
                 "name": f"{name}.nii.gz", "patient_id": name, "scanner": scanner, "split": split,
@@ -94,6 +99,7 @@ def cohort(folder: Path, seed: int) -> Path:
 def recipe(way: str, rate: float, seed: int, changes: list[str]) -> Section:
     """The fine-tuning from scratch of one way."""
     settings = [
+        VIEWS,
         f"head={{name: classify, label: told_{rate * 100:.0f}}}",
         f"finetune={{steps: {STEPS}, batch: 20, lr: 1e-3, seed: {seed}}}",
     ]

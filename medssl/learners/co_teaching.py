@@ -48,8 +48,8 @@ class CoTeaching(nn.Module):
         shape: tuple[int, ...],
         patients: Sequence[str],
         wrong: Share = 0.2,
-        wait: Share = 0.4,
-        rise: Share = 0.2,
+        wait: Share = 0.3,
+        rise: Share = 0.1,
     ) -> None:
         super().__init__()
         self.trunk, self.head, self.added, self.whole = model.trunk, model.head, model.added, (model,)

@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medssl.evaluate.intervals import auroc_interval, expit, logit, mean_interval, share_interval
 from medssl.evaluate.metrics import (
-    _freedom,
     auroc,
     average_precision,
     brier,
+    freedom_of,
     measure_auroc,
     measure_mean,
     measure_share,
@@ -161,19 +161,19 @@ def test_degrees_of_freedom_are_those_of_a_variance_whose_values_are_not_normal(
     wanted = 2 / (spread.var() / spread.mean() ** 2)
     assert wanted == pytest.approx(2 / (2 / 29 + (9 - 3) / 30), rel=0.05)
     parts = rng.exponential(size=200_000)
-    assert _freedom(parts - parts.mean(), 200_000) / 200_000 == pytest.approx(2 / 8, rel=0.15)
+    assert freedom_of(parts - parts.mean(), 200_000) / 200_000 == pytest.approx(2 / 8, rel=0.15)
     flat = np.tile([1.0, -1.0], 15)
-    assert _freedom(flat, 30) == 29  # certain variances are not taken for more certain than normal ones
+    assert freedom_of(flat, 30) == 29  # certain variances are not taken for more certain than normal ones
     one = np.r_[29.0, np.full(29, -1.0)]
-    assert _freedom(one, 30) == pytest.approx(2 / (2 / 29 + (30 * (29**4 + 29) / (29**2 + 29) ** 2 - 3) / 30))
-    assert _freedom(np.zeros(5), 5) == 4
-    assert _freedom(np.zeros(1), 1) == 1
+    assert freedom_of(one, 30) == pytest.approx(2 / (2 / 29 + (30 * (29**4 + 29) / (29**2 + 29) ** 2 - 3) / 30))
+    assert freedom_of(np.zeros(5), 5) == 4
+    assert freedom_of(np.zeros(1), 1) == 1
 
 
 def test_an_aurocs_degrees_of_freedom_are_of_both_classes_and_their_placements(rng):
     truth = (np.arange(60) < 20).astype(float)
     measured = measure_auroc(truth, rng.normal(size=60) + 2.5 * truth, np.arange(60), 60)
-    parts = [(np.square(measured.influence[side]).sum(), _freedom(measured.influence[side], side.sum()))
+    parts = [(np.square(measured.influence[side]).sum(), freedom_of(measured.influence[side], side.sum()))
              for side in (truth == 1, truth == 0)]  # fmt: skip
     assert measured.freedom == pytest.approx(sum(v for v, _ in parts) ** 2 / sum(v**2 / f for v, f in parts))
     assert measured.freedom < 15 < 19
