@@ -53,7 +53,7 @@ SETTINGS = (
     "prepare.oct_spacing=[0.375, 0.25, 0.0416]",
     "views.size=[16, 24, 48]",
     "trunk={name: resenc, widths: [12, 24, 48], strides: [[1, 1, 2], [2, 2, 2], [2, 2, 2]]}",
-    "finetune={steps: 300, batch: 12, lr: 3e-3}",
+    "finetune={steps: 600, batch: 12, lr: 3e-3}",
 )
 """The network, its views and steps, the same for all."""
 
@@ -61,7 +61,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     ALONE: (),
     "mean teacher": ("learn={name: mean_teacher}",),
     "FixMatch": ("learn={name: pseudo_label, strong: true}",),
-    "pseudo supervisor": ("learn={name: pseudo_supervisor}", "finetune.steps=600"),
+    "pseudo supervisor": ("learn={name: pseudo_supervisor}", "finetune.steps=1200"),
 }
 """The pseudo supervisor learns from labels in every second step, and so gets twice the steps."""
 

@@ -3,10 +3,10 @@
 Example: python benchmarks/wrong_labels.py --jobs 2 -o wrong_labels.json
 
 Flat pictures of a body with two organs (those of ssl_phantom.py), with a lesion or without: 0 or 40 % of the training
-patients' labels are turned to the other one, by lot; test labels are right. The same network learns from them, so long that
-it could know each by heart, by plain cross-entropy and by co-teaching, with as many steps; nothing is chosen by validation or
-stopped early. Co-teaching is told the true share of wrong labels where there are any, and that one in five is wrong where
-none is ("told wrongly").
+patients' labels are turned to the other one, by lot; test labels are right. The same network learns from them, so
+long that it could know each by heart, by plain cross-entropy and by co-teaching, with as many steps; nothing is
+chosen by validation or stopped early. Co-teaching is told the true share of wrong labels where there are any, and
+that one in five is wrong where none is ("told wrongly").
 
 AUROC of test patients, who are on a scanner that training never saw; the difference is paired, its interval by a bootstrap
 over patients of the mean over seeds. Left out: how often a patient's scans were, of those shown, by whether the label was

@@ -272,17 +272,19 @@ def test_the_interval_of_the_largest_difference_covers_it(sizes, apart):
 
 
 def test_groups_that_cannot_be_measured_are_named_and_no_number():
-    """Group c has one class, d too few patients, unknown is no group."""
-    race = np.array(["a", "b", "c", "d", "unknown"])[np.r_[np.repeat([0, 1], 250), np.repeat([2, 4], 45), [3] * 10]]
+    """Group c has one class, d and e too few patients, unknown is no group."""
+    race = np.array(["a", "b", "c", "d", "e", "unknown"])[
+        np.r_[np.repeat([0, 1], 250), np.repeat([2, 5], 40), [3, 4] * 10]
+    ]
     rows = table(race=race).assign(split=lambda t: np.where(np.arange(len(t)) % 4 == 0, "val", "test"))
     rows.loc[rows["race"] == "c", "label"] = 0
     (attribute,) = section(rows)["attributes"]
     ours = {row["criterion"]: row for row in attribute["criteria"]} | {
         row["measure"]: row for row in attribute["spreads"]
     }
-    few = {"group": "d", "reason": "fewer than 11 patients"}
-    assert ours["auroc"]["left_out"] == [few, {"group": "c", "reason": "no positive patient"}]
-    assert ours["demographic_parity"]["left_out"] == [few]
+    few = [{"group": name, "reason": "fewer than 11 patients"} for name in "de"]
+    assert ours["auroc"]["left_out"] == [*few, {"group": "c", "reason": "no positive patient"}]
+    assert ours["demographic_parity"]["left_out"] == few
     assert (ours["auroc"]["groups"], ours["specificity"]["groups"], ours["equalised_odds"]["groups"]) == (2, 3, 2)
     assert attribute["equity_scaled"]["groups"] == 2
     told = rows[(rows["split"] == "test") & rows["race"].isin(["a", "b"])]
@@ -302,7 +304,7 @@ def test_a_group_at_its_end_has_a_value_and_a_reason_for_no_interval():
 
 def test_of_one_group_and_without_a_threshold_little_is_told():
     (attribute,) = section(table(race="a"))["attributes"]
-    assert attribute["reason"] == "fewer than two groups have 11 patients"
+    assert attribute["reason"] == "fewer than two groups are shown: those under 11 patients are not"
     assert (attribute["criteria"], attribute["spreads"], attribute["equity_scaled"]) == ([], [], None)
     rows = table()
     found = section(rows[rows["split"] == "test"])
