@@ -53,6 +53,9 @@ def evaluate(
     ] = None,
     margin: Annotated[float, typer.Option(help="The difference that would matter, declared before looking.")] = 0.05,
     minimum_patients: Annotated[int, typer.Option(help="Groups below so many patients are not shown.")] = 11,
+    protect_unknown: Annotated[
+        bool, typer.Option(help="Hide another group where else the number of few not recorded could be computed.")
+    ] = False,
     target_sensitivity: Annotated[
         float | None, typer.Option(help="What the threshold reaches on validation rows.")
     ] = None,
@@ -107,6 +110,7 @@ def evaluate(
         trained_on=read_patients(trained_on) if trained_on else frozenset(),
         thresholds=read_thresholds(threshold) if threshold else {},
         explore=explore,
+        protect_unknown=protect_unknown,
         show_ids=show_ids,
     )
     report = judge(

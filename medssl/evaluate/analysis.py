@@ -32,7 +32,7 @@ from medssl.evaluate.locked import thresholds_of
 from medssl.evaluate.measures import AUROC, BRIER, Metric, of_outlines, of_probabilities, share
 from medssl.evaluate.outlines import CONVENTIONS, measure_of
 from medssl.evaluate.power import power
-from medssl.evaluate.predictions import attributes_of, by_task, in_order, structures_of
+from medssl.evaluate.predictions import NOT_KNOWN, attributes_of, by_task, in_order, structures_of
 from medssl.evaluate.resampling import resampled_metrics
 from medssl.evaluate.sections import SECTIONS, Judged
 from medssl.evaluate.sections.missing import remarks
@@ -204,16 +204,19 @@ def _analysis(part: Part, by: Sequence[str], rules: Rules) -> dict[str, Any]:
         judged, left_out, table[(table["split"] == "val") & (rules.split != "val")], segmentation, threshold, names,
         rules.minimum_patients, rules.margin, lesions=part.lesions, name=name, prevalence=rules.prevalence,
         probabilities=rules.terms.probabilities, table=table,
+        free=() if rules.terms.protect_unknown else NOT_KNOWN,
     )  # fmt: skip
     estimates = [estimate(judged, metric, "", "all", 1) for metric in metrics]
     found_gaps: list[Row] = []
     for attribute in names:
         for metric in metrics:
-            estimates += by_group(judged, metric, attribute, rules.minimum_patients, told.hidden[attribute])
+            estimates += by_group(judged, metric, attribute, rules.minimum_patients, told.hidden[attribute], told.free)
             if metric.compared:
                 # The margin is of shares; none is declared in mm, so no distance is called equivalent.
                 margin = 0.0 if measure_of(metric.name).unit else rules.margin
-                found_gaps += gaps(judged, metric, attribute, rules.minimum_patients, margin, told.hidden[attribute])
+                found_gaps += gaps(
+                    judged, metric, attribute, rules.minimum_patients, margin, told.hidden[attribute], told.free
+                )
     notes += _conventions(rows)
     if segmentation and (rows["label"].notna() & rows["score"].notna()).any():
         notes.append("Labels and scores beside the Dice columns are not judged; give them as a table of their own.")

@@ -11,11 +11,15 @@ a cell that is shown. Further cells are hidden, the smallest first, until in eac
 and no hidden cell follows from all totals taken together. Where there are several lines, or nothing is left to hide (then
 nothing is shown at all, nor which cells are empty), all hidden cells have one and the same reason: several totals and the
 knowledge of which cells are small would together give some away.
+
+Cells that are `free` are not protected so: where they alone are hidden, no other is hidden for them. By default these are
+the patients of whom an attribute is not recorded: that is a lack of the record and no trait of theirs, and else a few of
+them would hide all women.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,17 +57,21 @@ def either(minimum: int) -> str:
 
 
 def hidden_cells(
-    cells: Mapping[str, Cell], lines: Sequence[set[str]], minimum: int, forced: frozenset[str] = frozenset()
+    cells: Mapping[str, Cell],
+    lines: Sequence[set[str]],
+    minimum: int,
+    forced: frozenset[str] = frozenset(),
+    free: Collection[str] = NOT_KNOWN,
 ) -> dict[str, str]:
     """The cells that are not shown, each with the reason, where the sum of the cells of each line is known.
 
-    `forced` are hidden whatever their size, so far as there is anybody in them.
+    `forced` are hidden whatever their size, so far as there is anybody in them; `free` need nobody to hide behind.
     """
     small = {name for name, cell in cells.items() if cell.small(minimum)}
     hidden = small | {name for name in forced if cells[name].everybody}
     if not hidden:
         return {}
-    while weak := _weak(cells, lines, hidden, minimum):
+    while weak := _weak(cells, lines, hidden, minimum, free):
         others = {name for line in weak for name in line if name not in hidden and cells[name].patients}
         if not others:
             return dict.fromkeys(sorted(cells), either(minimum))
@@ -73,11 +81,13 @@ def hidden_cells(
     return {name: few(minimum) if name in small else COMPLEMENT for name in sorted(hidden)}
 
 
-def _weak(cells: Mapping[str, Cell], lines: Sequence[set[str]], hidden: set[str], minimum: int) -> list[set[str]]:
+def _weak(
+    cells: Mapping[str, Cell], lines: Sequence[set[str]], hidden: set[str], minimum: int, free: Collection[str]
+) -> list[set[str]]:
     """The lines from which something hidden could be computed; of these those with more to hide, if there are any."""
-    weak = [line for line in lines if not _holds(cells, line, hidden, minimum)]
+    weak = [line for line in lines if line & hidden - set(free) and not _holds(cells, line, hidden, minimum)]
     if not weak and len(lines) > 1:
-        exposed = _exposed(lines, sorted(hidden))
+        exposed = _exposed(lines, sorted(hidden)) - set(free)
         weak = [line for line in lines if line & exposed]
     return [line for line in weak if any(cells[name].patients for name in line - hidden)] or weak
 

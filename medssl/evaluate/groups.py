@@ -7,7 +7,7 @@ on the scale on which the metric is normal), so that asking about six groups doe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -115,7 +115,12 @@ def estimate(rows: pd.DataFrame, metric: Metric, attribute: str, group: str, min
 
 
 def by_group(
-    rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, hidden: Mapping[str, str] = NOTHING
+    rows: pd.DataFrame,
+    metric: Metric,
+    attribute: str,
+    minimum: int,
+    hidden: Mapping[str, str] = NOTHING,
+    free: Collection[str] = NOT_KNOWN,
 ) -> list[Row]:
     """An estimate for each group of an attribute, the known ones sorted, "unknown" last.
 
@@ -123,7 +128,7 @@ def by_group(
     metric, further ones are hidden by the same rule.
     """
     grouped = with_group(rows, attribute)
-    hidden = _hidden(grouped, metric, minimum, hidden)
+    hidden = _hidden(grouped, metric, minimum, hidden, free)
     found = []
     for name in ordered(pd.Series([*grouped["group"].unique(), *hidden], dtype=object)):
         row = estimate(grouped[grouped["group"] == name], metric, attribute, name, minimum)
@@ -131,7 +136,9 @@ def by_group(
     return found
 
 
-def _hidden(grouped: pd.DataFrame, metric: Metric, minimum: int, hidden: Mapping[str, str]) -> Mapping[str, str]:
+def _hidden(
+    grouped: pd.DataFrame, metric: Metric, minimum: int, hidden: Mapping[str, str], free: Collection[str]
+) -> Mapping[str, str]:
     """The groups not shown by a metric: those not shown at all, and where few of a group have it (a structure that few
     patients have) further ones.
     """
@@ -140,11 +147,17 @@ def _hidden(grouped: pd.DataFrame, metric: Metric, minimum: int, hidden: Mapping
         return hidden
     people = kept.groupby("group")["patient_id"].nunique()
     cells = {str(name): Cell(int(count), int(count)) for name, count in people.items()}
-    return hidden_cells(cells, [set(cells)], minimum, frozenset(hidden) & set(cells)) | dict(hidden)
+    return hidden_cells(cells, [set(cells)], minimum, frozenset(hidden) & set(cells), free) | dict(hidden)
 
 
 def gaps(
-    rows: pd.DataFrame, metric: Metric, attribute: str, minimum: int, margin: float, hidden: Mapping[str, str] = NOTHING
+    rows: pd.DataFrame,
+    metric: Metric,
+    attribute: str,
+    minimum: int,
+    margin: float,
+    hidden: Mapping[str, str] = NOTHING,
+    free: Collection[str] = NOT_KNOWN,
 ) -> list[Row]:
     """A verdict for each known group against all other known rows; where a known group is hidden, the others also hold the
     hidden ones who are not known, so that nobody's share follows from a difference.
@@ -156,7 +169,7 @@ def gaps(
     suppressed   too few patients or only one class, on either side
     """
     grouped = with_group(rows, attribute)
-    hidden = _hidden(grouped, metric, minimum, hidden)
+    hidden = _hidden(grouped, metric, minimum, hidden, free)
     grouped = metric.uses(grouped)
     out = set(NOT_KNOWN) - (set(hidden) if set(hidden) - set(NOT_KNOWN) else set())
     grouped = grouped[~grouped["group"].isin(out)]

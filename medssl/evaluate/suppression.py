@@ -11,7 +11,7 @@ differs between reports of the same patients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import product
 
 import pandas as pd
@@ -21,28 +21,31 @@ from medssl.evaluate.groups import names_of, with_group
 from medssl.evaluate.predictions import NOT_KNOWN, UNKNOWN
 
 
-def hidden_groups(judged: pd.DataFrame, left_out: pd.DataFrame, attribute: str, minimum: int) -> dict[str, str]:
+def hidden_groups(
+    judged: pd.DataFrame, left_out: pd.DataFrame, attribute: str, minimum: int, free: Collection[str] = NOT_KNOWN
+) -> dict[str, str]:
     """The groups of an attribute, or of a crossing, that are not shown, each with the reason; {} where all are.
 
-    `judged` and `left_out` are rows of a checked table, `minimum` the fewest patients.
+    `judged` and `left_out` are rows of a checked table, `minimum` the fewest patients, `free` the groups that need nobody to
+    hide behind.
     """
     cells, parts = _cells(judged, left_out, attribute), names_of(judged, attribute)
     if len(parts) == 1:
-        return hidden_cells(cells, [set(cells)], minimum)
+        return hidden_cells(cells, [set(cells)], minimum, free=free)
     values = [_known(pd.concat([judged[part], left_out[part]])) for part in parts]
     places = {" x ".join(pair): pair for pair in product(*values)}
     cells = dict.fromkeys(places, Cell(0, 0)) | cells
     lines = [set(cells)]
     forced: set[str] = set()
     for number, part in enumerate(parts):
-        gone = hidden_groups(judged, left_out, part, minimum)
+        gone = hidden_groups(judged, left_out, part, minimum, free)
         lines += [
             {n for n, pair in places.items() if pair[number] == value} for value in values[number] if value not in gone
         ]
         forced |= {n for n, pair in places.items() if pair[number] in gone}
-        if set(gone) & set(NOT_KNOWN):
+        if set(gone) & set(NOT_KNOWN) - set(free):
             forced |= {UNKNOWN} & set(cells)
-    return hidden_cells(cells, lines, minimum, frozenset(forced))
+    return hidden_cells(cells, lines, minimum, frozenset(forced), free)
 
 
 def _known(values: pd.Series) -> Sequence[str]:

@@ -29,6 +29,7 @@ class Terms:
     trained_on         patients that the model has learned from, of whom none may be judged
     thresholds         task, or the table's name -> the threshold fixed elsewhere; "" for a table with one task
     explore            the threshold is chosen on the rows that are judged: the report says that it is no evaluation
+    protect_unknown    nobody can compute how many are few and not recorded either: for their sake another group is hidden
     show_ids           messages may name samples and patients
     """
 
@@ -41,6 +42,7 @@ class Terms:
     trained_on: frozenset[str] = frozenset()
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
     explore: bool = False
+    protect_unknown: bool = False
     show_ids: bool = False
 
     def __post_init__(self) -> None:

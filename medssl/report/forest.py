@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medssl.report.drawing import COLOUR, drawing
-from medssl.report.words import Row, numbers
+from medssl.report.words import Row, brief, numbers
 
 ROW_INCHES = 0.235
 WIDTH_INCHES = 6.6
@@ -74,7 +74,7 @@ def _draw_row(axes: Any, place: int, row: Row) -> None:
     text = "all patients" if not row["attribute"] else _cut(row["group"])
     axes.text(-0.62 if row["attribute"] else -0.68, place, text, va="center", transform=sides, parse_math=False)
     if row["value"] is None:
-        reason = _cut(row["reason"], LONGEST_REASON)
+        reason = _cut(brief(row["reason"]), LONGEST_REASON)
         axes.text(1.03, place, reason, va="center", style="italic", transform=sides, parse_math=False)
         return
     unknown = row["group"] == "unknown"

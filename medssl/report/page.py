@@ -91,6 +91,7 @@ def _environment() -> Any:
         "tame": tame,
         "clean": clean,
         "metric": words.metric,
+        "brief": words.brief,
         "required": words.required,
         "failed": words.failed,
         "hundred": words.hundred,

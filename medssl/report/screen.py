@@ -97,5 +97,5 @@ def _flow(analysis: Row) -> list[tuple[str, str]]:
         )
     hidden = sum(bool(group["reason"]) for attribute in cohort["attributes"] for group in attribute["groups"])
     if hidden:
-        steps.append((str(hidden), f"{'group' if hidden == 1 else 'groups'} too small to be counted"))
+        steps.append((str(hidden), f"{'group' if hidden == 1 else 'groups'} not shown, too few or hidden for another"))
     return steps

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from medssl.evaluate.cells import COMPLEMENT
 from medssl.evaluate.outlines import measure_of, title_of
 
 Row = Mapping[str, Any]
@@ -36,6 +37,13 @@ METRICS = {
 def clean(text: object) -> str:
     """Text without control and direction characters, which could reorder what a reader sees."""
     return "".join(c for c in str(text) if unicodedata.category(c)[0] != "C")
+
+
+def brief(reason: str) -> str:
+    """Why something is not shown, in a few words where the whole reason is long."""
+    if not reason.endswith(COMPLEMENT):
+        return clean(reason)
+    return "hidden for another" if reason == COMPLEMENT else "few, or hidden for another"
 
 
 def tame(text: object) -> str:

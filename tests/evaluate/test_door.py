@@ -408,6 +408,18 @@ def test_the_command_lets_in_a_table_that_we_did_not_write(tmp_path, capsys):
     assert "sensitivity of at least 0.90" in analysis["threshold"]["provenance"]
 
 
+def test_few_without_a_sex_hide_nobody_unless_asked(tmp_path):
+    table(sex=["F"] * 18 + ["M"] * 17 + [""] * 5 + ["F"] * 20).to_csv(tmp_path / "p.csv", index=False)
+    hidden = {}
+    for options in ([], ["--protect-unknown"]):
+        assert run(tmp_path / "p.csv", "--by", "sex", *options, "-o", tmp_path / "r.json") == 0
+        (analysis,) = json.loads((tmp_path / "r.json").read_text())["analyses"]
+        hidden[len(options)] = {
+            row["group"] for row in analysis["estimates"] if row["metric"] == "auroc" and row["status"] == "suppressed"
+        }
+    assert hidden == {0: {"unknown"}, 1: {"unknown", "M"}}
+
+
 def test_thresholds_say_where_they_come_from(tmp_path):
     assert read_thresholds("0.31:site A, 2026")[""].provenance == "0.310, site A, 2026 (as declared)"
     path = tmp_path / "t.json"

@@ -12,8 +12,11 @@ from scipy.optimize import linprog
 from medssl.evaluate import evaluate
 from medssl.evaluate.cells import COMPLEMENT, Cell, hidden_cells
 from medssl.evaluate.groups import with_group
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.suppression import hidden_groups
+from medssl.evaluate.terms import Terms
 
+PROTECTED = Terms(protect_unknown=True)
 JOINT = "or hidden so"
 FREE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -29,7 +32,7 @@ def people(sizes, sick=None, crossed=None):
 
 def hidden_of(sizes, minimum=11, **more):
     rows = people(sizes, **more)
-    return hidden_groups(rows, rows.iloc[:0], "a", minimum)
+    return hidden_groups(rows, rows.iloc[:0], "a", minimum, free=())
 
 
 def most_and_fewest(totals, rows_of, reasons, minimum):
@@ -109,14 +112,14 @@ def test_a_crossing_tells_nothing_against_its_margins(cells, minimum, unknown):
         return
     table = table.assign(patient_id=[f"p{k}" for k in range(len(table))], label=np.arange(len(table)) % 2 * 1.0)
     nobody = table.iloc[:0]
-    crossed, groups = hidden_groups(table, nobody, "a*b", minimum), with_group(table, "a*b")["group"]
+    crossed, groups = hidden_groups(table, nobody, "a*b", minimum, free=()), with_group(table, "a*b")["group"]
     sizes = groups.value_counts()
     assert {name for name, size in sizes.items() if size < minimum} <= set(crossed)
     if not crossed or set(crossed) >= {f"{a} x {b}" for a in set(table["a"]) for b in set(table["b"]) - {"unknown"}}:
         return  # nothing is hidden, or nothing is shown
     lines, totals = [set(crossed)], [sum(sizes[name] for name in crossed)]
     for part, values in ("a", "xyz"), ("b", "uvw"):
-        gone = hidden_groups(table, nobody, part, minimum)
+        gone = hidden_groups(table, nobody, part, minimum, free=())
         for value in set(values) - set(gone):
             line = {name for name in crossed if value in name.split(" x ")}
             if line:
@@ -143,8 +146,31 @@ def test_the_rule_by_hand():
 
 
 def test_the_unknown_hide_behind_the_smallest_group():
-    hidden = hidden_of({"F": 60, "M": 50, "unknown": 3})
-    assert set(hidden) == {"M", "unknown"}
+    assert set(hidden_of({"F": 60, "M": 50, "unknown": 3})) == {"M", "unknown"}
+
+
+@given(
+    sizes=st.dictionaries(st.sampled_from([*"abcd", *NOT_KNOWN]), st.integers(1, 40), min_size=2, max_size=7),
+    minimum=st.sampled_from([2, 5, 11]),
+)
+@FREE
+def test_who_is_not_recorded_hides_nobody_and_protects_whoever_needs_it(sizes, minimum):
+    """By default: as if all were protected, but where only some of those not known are few, nobody else is hidden."""
+    rows = people(sizes)
+    hidden = hidden_groups(rows, rows.iloc[:0], "a", minimum)
+    small = {name for name, size in sizes.items() if size < minimum}
+    if small <= set(NOT_KNOWN):
+        assert set(hidden) == small
+    else:
+        assert hidden == hidden_groups(rows, rows.iloc[:0], "a", minimum, free=())
+
+
+def test_few_without_a_sex_hide_no_crossing():
+    """All pairs are large: of the crossing, only the few that are in no pair are not shown, and M stays."""
+    rng = np.random.default_rng(0)
+    table = people({"F": 90, "M": 80, "unknown": 3}, crossed=rng.choice(["u", "v"], 173))
+    assert set(hidden_groups(table, table.iloc[:0], "a*b", 11)) == {"unknown"}
+    assert {"M x u", "M x v"} <= set(hidden_groups(table, table.iloc[:0], "a*b", 11, free=()))
 
 
 def test_a_group_that_nobody_judged_is_shown_and_one_that_few_were_is_not():
@@ -191,7 +217,7 @@ def report_of(sizes, seed, eyes):
     })  # fmt: skip
     rows.loc[rng.random(len(rows)) < 0.03, "score"] = np.nan
     extra = rows.iloc[:60].assign(split="val", patient_id="v" + rows["patient_id"], sample_id="v" + rows["sample_id"])
-    return evaluate({"eye": pd.concat([rows, extra])}, by=["race", "sex", "race*sex"])["analyses"][0]
+    return evaluate({"eye": pd.concat([rows, extra])}, by=["race", "sex", "race*sex"], terms=PROTECTED)["analyses"][0]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -246,7 +272,7 @@ def test_a_difference_tells_no_share_of_a_hidden_group(few):
     rows = rows.assign(
         sample_id=rows["patient_id"], split="test", score=rng.random(len(rows)) * 0.6 + 0.2 * rows["label"]
     )
-    analysis = evaluate({"eye": rows})["analyses"][0]
+    analysis = evaluate({"eye": rows}, terms=PROTECTED)["analyses"][0]
     gap = next(row for row in analysis["gaps"] if row["group"] == "F")
     rest = rows[rows["sex"] != "F"] if few < 11 else rows[rows["sex"] == "M"]
     score, sick = rest["score"].to_numpy(), rest["label"].to_numpy() == 1

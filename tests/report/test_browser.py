@@ -14,6 +14,7 @@ from PIL import Image
 
 from medssl.errors import UserError
 from medssl.evaluate import evaluate
+from medssl.evaluate.cells import COMPLEMENT
 from medssl.report import write_report
 from medssl.report.pdf import find_browser, write_pdf
 from tests.evaluate.test_sections import scored
@@ -191,6 +192,16 @@ def hostile(tmp_path_factory):
     return visit(write_report(report, folder), views, folder)
 
 
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory):
+    """Pairs of two attributes of which some are few and hide others."""
+    folder = tmp_path_factory.mktemp("crossed")
+    report = evaluate({"glaucoma": scored()}, by=["sex", "race", "sex*race"], minimum_patients=30)
+    reasons = {row["reason"] for row in report["analyses"][0]["estimates"] if row["attribute"] == "sex*race"}
+    assert any(reason.endswith(COMPLEMENT) for reason in reasons)
+    return visit(write_report(report, folder), {"laptop light": (*SIZES["laptop"], "light")}, folder)
+
+
 ALL = [f"{size} {scheme}" for size in SIZES for scheme in SCHEMES]
 
 
@@ -210,6 +221,10 @@ def test_nor_is_it_with_names_of_any_length_and_script(hostile, size):
         assert one[state]["width"] == SIZES[size][0]
         assert one[state]["outside"] == []
         assert one[state]["touching"] == []
+
+
+def test_reasons_push_no_verdict_off_the_screen(crossed):
+    assert crossed["seen"]["laptop light"]["folded"]["touching"] == []
 
 
 @pytest.mark.parametrize("view", ALL)

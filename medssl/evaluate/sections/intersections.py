@@ -15,7 +15,6 @@ from medssl.evaluate.measures import AUROC
 from medssl.evaluate.metrics import Measured, measure_auroc
 from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.sections.judged import Judged, patients_of
-from medssl.evaluate.suppression import hidden_groups
 
 FEWEST_OF_A_CLASS = 5
 """Patients of each class that a cell needs."""
@@ -58,7 +57,7 @@ def _pair(
     """The cells of two attributes, and those that can be tested."""
     first, second = names
     cells, measured, tested = [], [], []
-    hidden, gone = 0, hidden_groups(judged.rows, judged.left_out, f"{first}*{second}", judged.minimum_patients)
+    hidden, gone = 0, judged.hidden_of(f"{first}*{second}")
     for (one, other), inside in rows.groupby([first, second], sort=True):
         rest = rows.drop(inside.index)
         many = _enough(inside, judged.minimum_patients) and _enough(rest, judged.minimum_patients)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medssl.evaluate.groups import ordered, with_group
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.suppression import hidden_groups
 from medssl.evaluate.threshold import Threshold
 
@@ -22,7 +23,7 @@ class Judged:
     rows of split val, empty when there are none or when they are themselves judged. `lesions` are those of all labelled
     cases of a detection (see evaluate/lesions.py), None of anything else. `name` is that of the table or the task;
     `prevalence` that of the place of use, None where it was not declared. `probabilities`: whether
-    scores are some, or only rank. `table`: all rows, of all splits.
+    scores are some, or only rank. `table`: all rows, of all splits. `free`: the groups for whose sake no other is hidden.
     """
 
     rows: pd.DataFrame
@@ -38,11 +39,16 @@ class Judged:
     prevalence: float | None = None
     probabilities: bool = True
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    free: Collection[str] = NOT_KNOWN
 
     @cached_property
     def hidden(self) -> Mapping[str, Mapping[str, str]]:
         """Attribute -> group -> reason, of the groups that are not shown; decided once, on who is judged or left out."""
-        return {name: hidden_groups(self.rows, self.left_out, name, self.minimum_patients) for name in self.attributes}
+        return {name: self.hidden_of(name) for name in self.attributes}
+
+    def hidden_of(self, attribute: str) -> dict[str, str]:
+        """Group -> reason, of the groups of an attribute or of a crossing that are not shown."""
+        return hidden_groups(self.rows, self.left_out, attribute, self.minimum_patients, self.free)
 
     def groups(self) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
         """(attribute, group, rows, reason): everybody first, as ("", "all"), then each group of each attribute, "unknown"

@@ -43,7 +43,13 @@ def lesions(judged: Judged) -> dict[str, Any] | None:
         {key: row[key] for key in row if key != "metric"}
         for attribute in judged.attributes
         for row in gaps(
-            judged.rows, metric, attribute, judged.minimum_patients, judged.margin, judged.hidden[attribute]
+            judged.rows,
+            metric,
+            attribute,
+            judged.minimum_patients,
+            judged.margin,
+            judged.hidden[attribute],
+            judged.free,
         )
     ]
     rows = [
