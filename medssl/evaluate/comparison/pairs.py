@@ -11,6 +11,7 @@ from medssl.errors import UserError
 from medssl.evaluate.comparison.compared import CHOICES, Compared
 from medssl.evaluate.groups import Row, has_attribute, ordered, with_group
 from medssl.evaluate.outlines import RIGHT, split_name
+from medssl.evaluate.predictions import NOT_KNOWN
 from medssl.evaluate.threshold import Threshold, threshold_for
 
 MINIMUM_PATIENTS = 11
@@ -163,12 +164,13 @@ def _dropped(
 
 def hide_one_more(rows: Sequence[Row]) -> None:
     """Nothing; where the count of one group of an attribute alone is hidden, so is the smallest other one: the total would
-    tell it.
+    tell it. Not for the sake of those of whom it is not recorded (see cells.py).
     """
     for attribute in {row["attribute"] for row in rows} - {""}:
         groups = [row for row in rows if row["attribute"] == attribute]
         shown = [row for row in groups if row["n_patients"]]
-        if len(groups) - len([row for row in groups if row["n_patients"] is not None]) == 1 and shown:
+        alone = [row["group"] for row in groups if row["n_patients"] is None]
+        if len(alone) == 1 and alone[0] not in NOT_KNOWN and shown:
             smallest = min(shown, key=lambda row: row["n_patients"])
             smallest |= {"n_patients": None} | ({"n_rows": None, "reason": NOT_TOLD} if "n_rows" in smallest else {})
 
