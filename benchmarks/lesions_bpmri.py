@@ -59,7 +59,7 @@ def make_store(work: Path, seed: int, patients: int) -> Path:
     """The prepared prostates."""
     settings = PhantomSettings(
         eye_patients=0, prostate_patients=patients, chest_patients=0, xray_patients=0, head_patients=0, seed=seed,
-        faintest=0.2, mimics=True,
+        faintest=0.1, clearest=0.4, mimics=True,
     )  # fmt: skip
     folder = work / f"seed-{seed}"
     write_archive(folder / "archive", settings)

@@ -66,8 +66,10 @@ MIMIC_RATE = 0.5
 """Share of patients with a benign nodule, sick or not, where there are any."""
 
 
-def pelvis(rng: np.random.Generator, with_lesion: bool, *, faintest: float = 1.0, mimics: bool = False) -> Pelvis:
-    """A random patient. Lesions show from `faintest` to 1; with `mimics`, some patients have a benign nodule."""
+def pelvis(
+    rng: np.random.Generator, with_lesion: bool, *, faintest: float = 1.0, clearest: float = 1.0, mimics: bool = False
+) -> Pelvis:
+    """A random patient. Lesions show from `faintest` to `clearest`; with `mimics`, some patients have a benign nodule."""
     gland = rng.normal(0, 4, 3)
     radii = np.array([24.0, 17.5, 20.0]) * rng.uniform(0.82, 1.2) * rng.uniform(0.94, 1.06, 3)
     zone = gland + np.array([0.0, 0.24, 0.05]) * radii
@@ -91,7 +93,7 @@ def pelvis(rng: np.random.Generator, with_lesion: bool, *, faintest: float = 1.0
         rectum_mm=wide,
         body=body,
         seed=seed,
-        shows=float(other.uniform(faintest, 1)),
+        shows=float(other.uniform(faintest, clearest)),
         mimic=gland + place * radii,
         mimic_mm=float(other.uniform(4.5, 7.0)) if mimics and other.random() < MIMIC_RATE else 0.0,
     )

@@ -33,10 +33,12 @@ def centred(shape: tuple[int, int, int], spacing: tuple[float, float, float], ti
     return affine
 
 
-def write_prostate(folder: Path, person: Person, seed: int, *, faintest: float = 1.0, mimics: bool = False) -> None:
+def write_prostate(
+    folder: Path, person: Person, seed: int, *, faintest: float = 1.0, clearest: float = 1.0, mimics: bool = False
+) -> None:
     """Nothing; T2w, ADC and high-b series on two grids of one frame of reference, and the label map of the T2w."""
     rng = generator(seed, "prostate", person.number)
-    anatomy = prostate.pelvis(rng, bool(person.affected), faintest=faintest, mimics=mimics)
+    anatomy = prostate.pelvis(rng, bool(person.affected), faintest=faintest, clearest=clearest, mimics=mimics)
     t2_affine = centred(T2_SHAPE, T2_SPACING, TILT_DEG + rng.uniform(-3, 3))
     dwi_affine = centred(DWI_SHAPE, DWI_SPACING)
     t2 = prostate.t2w(rng, anatomy, t2_affine, T2_SHAPE, person.scanner)

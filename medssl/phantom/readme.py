@@ -19,7 +19,8 @@ def readme(settings: PhantomSettings) -> str:
     bad = "\n".join(f"  {path}: {why}" for path, why in SPOILED.items())
     return _TEXT.format(
         facts=facts, blanks=blanks, bad=bad, header=HEADER_RATE, effect=_effect(settings),
-        faintest=settings.faintest, mimics="half of the prostates" if settings.mimics else "no prostates",
+        faintest=settings.faintest, clearest=settings.clearest,
+        mimics="half of the prostates" if settings.mimics else "no prostates",
     )  # fmt: skip
 
 
@@ -77,8 +78,8 @@ Other facts that a reader must get right
   The Gamma OCT writes its frames from top to bottom. Slices are numbered against their positions. ADC of the Epsilon
   MR is stored at RescaleSlope 0.5. CT pixels outside the round field of view are stored as -2000 (only the Zeta CT
   declares it as PixelPaddingValue); the rescale intercept is -1024. Every second film is MONOCHROME1. Half of the
-  prostate patients have a lesion, half of the chests and films a lung nodule. Lesions show from {faintest:g} to 1 of what
-  their tissue differs by; {mimics} hold a benign nodule, as dark as a lesion on the T2w alone.
+  prostate patients have a lesion, half of the chests and films a lung nodule. Lesions show from {faintest:g} to {clearest:g}
+  of what their tissue differs by; {mimics} hold a benign nodule, as dark as a lesion on the T2w alone.
 
 What is spoiled on purpose
 {bad}

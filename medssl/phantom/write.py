@@ -24,8 +24,8 @@ class PhantomSettings:
     """How many invented patients of each kind; any number may be 0. `planted_gap` mutes glaucoma in one race group.
 
     The severity of glaucoma, from 0 to 1, is uniform between `mildest` and `worst`: the nearer to 0, the harder to tell.
-    Prostate lesions show from `faintest` to 1; with `mimics`, half of the prostates hold a benign nodule that is as dark on
-    the T2w as a lesion, and hardly so in diffusion.
+    Prostate lesions show from `faintest` to `clearest`; with `mimics`, half of the prostates hold a benign nodule that is as
+    dark on the T2w as a lesion, and hardly so in diffusion.
     """
 
     eye_patients: int = 360
@@ -38,6 +38,7 @@ class PhantomSettings:
     mildest: float = MILDEST
     worst: float = WORST
     faintest: float = 1.0
+    clearest: float = 1.0
     mimics: bool = False
 
     def __post_init__(self) -> None:
@@ -46,8 +47,10 @@ class PhantomSettings:
                 raise UserError(f"{name} is {value}: it cannot be negative; give 0 or more")
         if not 0 < self.mildest <= self.worst <= 1:
             raise UserError(f"severities from {self.mildest:g} to {self.worst:g}; give 0 < mildest <= worst <= 1")
-        if not 0 < self.faintest <= 1:
-            raise UserError(f"faintest is {self.faintest:g}; give a share above 0, and at most 1")
+        if not 0 < self.faintest <= self.clearest <= 1:
+            raise UserError(
+                f"faintest is {self.faintest:g} and clearest {self.clearest:g}; give shares above 0, at most 1, in order"
+            )
 
 
 def write_archive(
@@ -100,7 +103,9 @@ def _fill(folder: Path, settings: PhantomSettings, progress: Progress) -> None:
     persons = [person for group in groups.values() for person in group]
     writers: dict[str, Callable[[Path, Person, int], None]] = {
         "eye": partial(write_eyes, planted_gap=settings.planted_gap),
-        "prostate": partial(write_prostate, faintest=settings.faintest, mimics=settings.mimics),
+        "prostate": partial(
+            write_prostate, faintest=settings.faintest, clearest=settings.clearest, mimics=settings.mimics
+        ),
         "chest": write_chest,
         "xray": write_xray,
         "head": write_head,

@@ -22,10 +22,10 @@ def seen(anatomy, column: int, middle: np.ndarray, radius: float) -> tuple[float
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_asked_for_changes_nothing_else(seed):
     plain = prostate.pelvis(np.random.default_rng(seed), True)
-    hard = prostate.pelvis(np.random.default_rng(seed), True, faintest=0.3, mimics=True)
+    hard = prostate.pelvis(np.random.default_rng(seed), True, faintest=0.3, clearest=0.5, mimics=True)
     for name in ("gland", "gland_radii", "zone", "lesion", "lesion_mm", "rectum_mm", "body", "seed", "mimic"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(hard, name))
-    assert plain.shows == 1 and 0.3 <= hard.shows <= 1 and plain.mimic_mm == 0
+    assert plain.shows == 1 and 0.3 <= hard.shows <= 0.5 and plain.mimic_mm == 0
 
 
 def test_a_faint_lesion_differs_less_from_what_is_around_it():
@@ -68,7 +68,8 @@ def test_severity_lies_where_it_is_asked_for_and_nobody_else_changes():
     [
         ({"mildest": 0.0}, r"severities from 0 to 1; give 0 < mildest"),
         ({"mildest": 0.6, "worst": 0.5}, r"severities from 0\.6 to 0\.5"),
-        ({"faintest": 0.0}, r"faintest is 0; give a share above 0"),
+        ({"faintest": 0.6, "clearest": 0.5}, r"faintest is 0\.6 and clearest 0\.5; give"),
+        ({"faintest": 0.0}, r"faintest is 0 and clearest 1; give shares above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
