@@ -11,7 +11,7 @@ Per seed the labelled patients and the first weights differ. AUROC is of test pa
 difference is paired with labels alone, its interval by a bootstrap over patients of the mean over seeds, so that both eyes
 of a patient stay together; how far apart the seeds lie is shown beside it.
 
-Settings were chosen with seed 100. What the JSON file holds is not computed again.
+Settings were chosen with seeds from 100 on. What the JSON file holds is not computed again.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ SETTINGS = (
     "prepare.oct_spacing=[0.375, 0.25, 0.0416]",
     "views.size=[16, 24, 48]",
     "trunk={name: resenc, widths: [12, 24, 48], strides: [[1, 1, 2], [2, 2, 2], [2, 2, 2]]}",
-    "finetune={steps: 600, batch: 12, lr: 3e-3}",
+    "finetune={steps: 600, batch: 12, lr: 1e-3}",
 )
-"""The network, its views and steps, the same for all."""
+"""The network, its views and steps, the same for all. Of labels alone at three times this rate one of two did not begin to
+learn in as many steps; at this one all three of seeds 100 to 102 did (validation AUROC .85 to .88 with 20 %)."""
 
 WAYS: dict[str, tuple[str, ...]] = {
     ALONE: (),
