@@ -217,5 +217,6 @@ def _split_problems(table: pd.DataFrame) -> list[Problem]:
     if "patient_id" not in table or "split" not in table:
         return []
     several = int((table[table["patient_id"] != ""].groupby("patient_id")["split"].nunique() > 1).sum())
-    text = f"{several} patients are in more than one split; split by patient, else the test leaks"
+    who = "1 patient is" if several == 1 else f"{several} patients are"
+    text = f"{who} in more than one split; split by patient, else the test leaks"
     return [Problem("E112", text)] if several else []

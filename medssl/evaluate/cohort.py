@@ -47,7 +47,8 @@ def notes(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str]) ->
     for attribute in names:
         several = int((with_group(judged, attribute).groupby("patient_id")["group"].nunique() > 1).sum())
         if several:
-            found.append(f"{several} patients are in more than one group of {attribute} and count in each.")
+            who = "1 patient is" if several == 1 else f"{several} patients are"
+            found.append(f"{who} in more than one group of {attribute}, and counted in each.")
     return found
 
 

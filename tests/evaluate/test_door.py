@@ -69,7 +69,7 @@ BAD = [
     ("E110", twice(table(task="t"), label=1), NOTHING, r"sample_id in row 62 occurs twice; give one row a sample and task"),
     ("E111", table(patient_id=""), NOTHING, r"patient_id in row 2 is blank; every row needs its patient"),
     ("E111", table().drop(columns="patient_id"), NOTHING, r"no column 'patient_id'.*--rows-are-patients where every row"),
-    ("E112", table(patient_id=["same"] * 60), NOTHING, r"1 patients are in more than one split"),
+    ("E112", table(patient_id=["same"] * 60), NOTHING, r"1 patient is in more than one split"),
     ("E112", table(), Terms(trained_on=frozenset({"secret-1", "secret-2", "secret-50"})),
      r"2 judged patients are among those"),
     ("E130", table(sex=["W", *["F"] * 59]), NOTHING, r"sex 'W' in row 2 is no sex that DICOM knows.*--mapping"),

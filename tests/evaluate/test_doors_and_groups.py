@@ -300,7 +300,7 @@ def test_a_comparison_hides_small_groups_and_outlives_blank_cells():
         (lambda t: t.assign(sample_id=["same", *t["sample_id"][1:-1], "same"]), r"E110 sample_id in row 41 occurs"),
         (lambda t: t.assign(patient_id=[*t["patient_id"][:-1], None]), r"patient_id in row 41 is blank; every row"),
         (lambda t: t.assign(patient_id=["p", *t["patient_id"][1:-1], "p"], split=["val", *["test"] * 39]),
-         r"1 patients are in more than one split; split by patient"),
+         r"1 patient is in more than one split; split by patient"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -213,7 +213,7 @@ def test_what_cannot_be_compared_is_said():
         (lambda t: t.assign(label=2), "label 2.0 in row 2 is not 0, 1 or blank"),
         (lambda t: t.assign(sample_id="same"), "sample_id in row 3 occurs twice"),
         (lambda t: t.assign(patient_id=""), "patient_id in row 2 is blank"),
-        (lambda t: t.assign(patient_id="one"), "1 patients are in more than one split"),
+        (lambda t: t.assign(patient_id="one"), "1 patient is in more than one split"),
         (lambda t: t.assign(split="dev"), "split 'dev' in row 2 is not one of train, val, test"),
         (lambda t: t[:0], "no rows"),
     ],

@@ -70,7 +70,7 @@ def test_values_are_not_groups():
 
 def test_patients_with_an_eye_in_each_group_are_told():
     notes = evaluate({"eye": scans(eyes=2)}, by=["laterality", "race"])["analyses"][0]["notes"]
-    assert notes == ["90 patients are in more than one group of laterality and count in each."]
+    assert notes == ["90 patients are in more than one group of laterality, and counted in each."]
 
 
 def test_an_attribute_of_one_table_only():
