@@ -2,7 +2,7 @@
 
 Example: python benchmarks/lesions_bpmri.py --jobs 2 -o lesions_bpmri.json
 
-The demonstration's prostates, made hard: lesions show from a fifth to all of what their tissue differs by, and half of
+The demonstration's prostates, made hard: lesions show a tenth to three tenths of what their tissue differs by, and half of
 the prostates hold a benign nodule that the T2w alone cannot tell from one. T2w, ADC and high b are the channels. Patients of
 the splits train and val are dealt into folds, and each is judged by models that have not seen them; a pretraining is of its
 fold's training patients, without the others' images. Per fold the labels of a part of the patients are used.
@@ -44,7 +44,11 @@ from medssl.train import pretrain
 
 HERE = Path(__file__).parent.parent
 RECIPE, CARD = HERE / "pipelines" / "phantom_bpmri_cspca.yaml", HERE / "data_manifests" / "phantom.yaml"
-FOLDS, LABELLED = 5, 40
+FOLDS, LABELLED = 5, 20
+FAINTEST, CLEAREST = 0.1, 0.3
+"""Of what their tissue differs by. On two folds of seed 100, from scratch, the residual U-Net has a case AUROC of .94 by 12
+labelled patients and .97 by 40 where they show from .1 to .4, and of .67 by 20 where they show from .05 to .2.
+"""
 
 TRUNKS: dict[str, tuple[str, ...]] = {
     "CSWin U-Net": (),
@@ -59,7 +63,7 @@ def make_store(work: Path, seed: int, patients: int) -> Path:
     """The prepared prostates."""
     settings = PhantomSettings(
         eye_patients=0, prostate_patients=patients, chest_patients=0, xray_patients=0, head_patients=0, seed=seed,
-        faintest=0.1, clearest=0.4, mimics=True,
+        faintest=FAINTEST, clearest=CLEAREST, mimics=True,
     )  # fmt: skip
     folder = work / f"seed-{seed}"
     write_archive(folder / "archive", settings)
