@@ -33,10 +33,13 @@ ONE_BLANK = " Where a structure is blank in one table only, the blank counts as 
 LESS_IS_BETTER = " {} less is better."
 
 LEVELLED = (
-    "{where}{attribute}: levelling down {state}: {best} and {worst} are {second_spread:.3f} apart instead of "
+    "{where}{attribute}: levelling down {certainty}: {best} and {worst} are {second_spread:.3f} apart instead of "
     "{first_spread:.3f} while {best}, the best group of the first model, changed by {best_change:+.3f}{unit} and {worst} by "
     "{worst_change:+.3f}{unit}."
 )
+
+CERTAINTY = {"shown": "shown", "seen": "seen, within what chance explains"}
+"""Of levelling down, in words; no other state of it is told."""
 
 
 def note(content: Mapping[str, Any]) -> str:
@@ -58,9 +61,9 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
     found = [_difference(row, metric, unit, margin) for row in content["results"]]
     found += [_change(row, unit, margin) for row in content["gap_changes"]]
     found += [
-        LEVELLED.format(**{**row, "where": _where(row), "unit": unit})
+        LEVELLED.format(**row, where=_where(row), unit=unit, certainty=CERTAINTY[row["state"]])
         for row in content["levelling_down"]
-        if row["state"] in ("shown", "seen")
+        if row["state"] in CERTAINTY
     ]
     found += [_dropped(row) for row in content["dropped"] if row["n_rows"] != 0]
     return [*found, content["note"]]
