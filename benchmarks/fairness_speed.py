@@ -79,7 +79,7 @@ def table(patients: int) -> pd.DataFrame:
     """Predictions with four attributes; a tenth are validation rows."""
     truth, score, _ = cohort(patients, 1)
     rng = np.random.default_rng(1)
-    names = {name: np.array(list("abcdef"))[rng.integers(0, levels, patients)] for name, levels in ATTRIBUTES.items()}
+    names = {name: np.array(list("FMabcd"))[rng.integers(0, levels, patients)] for name, levels in ATTRIBUTES.items()}
     every = np.arange(patients)
     return pd.DataFrame({
         "sample_id": [f"s{k}" for k in every], "patient_id": [f"p{k}" for k in every],

@@ -81,7 +81,8 @@ def _completeness(judged: Judged, attribute: str) -> Row:
         table = np.array([[(sick[side] == label).sum() for label in (0, 1)] for side in (recorded, ~recorded)])
         row["outcome"] = independence(table) | {"difference": difference_of_shares(sick[recorded], sick[~recorded])}
     if SITE in judged.rows and attribute != SITE and not judged.hidden.get(SITE):
-        sites = judged.rows.groupby("patient_id")[SITE].agg(lambda of: of.iloc[0] if of.nunique() == 1 else "several")
+        each = judged.rows.groupby("patient_id")[SITE]
+        sites = each.first().where(each.nunique() == 1, "several")
         table = pd.crosstab(sites.to_numpy(), recorded).reindex(columns=[False, True], fill_value=0).to_numpy()
         row["site"] = independence(table) | {"difference": difference_of_sites(table)}
     if (~known).mean() > SHARE or _related(row) is not None:
