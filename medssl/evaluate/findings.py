@@ -121,7 +121,7 @@ def _what_not(analyses: Sequence[Row], margin: float) -> str:
     if not verdicts:
         return f"No attribute with two groups was there to compare{lacking}."
     of = "" if measure_of(primary[0]["metric"]).unit else f" of {margin:.2f}"
-    hide = f", and {hidden} {'has' if hidden == 1 else 'have'} too few patients to show" if hidden else ""
+    hide = f", and {hidden} {'is' if hidden == 1 else 'are'} not shown because of few patients" if hidden else ""
     return (
         f"Of {len(verdicts)} comparisons of a group with all others, {open_} {'is' if open_ == 1 else 'are'} too uncertain "
         f"to conclude whether a difference{of} exists{hide}{lacking}."
