@@ -125,6 +125,11 @@ FILES = [
     ("E162", b"sample_id,patient_id,split,label,score\na,p,test,1,0.5,x\n", r"more cells than the header has names"),
     ("E162", "sample_id,patient_id\n".encode("utf-16"), r"is UTF-16 text; save it as UTF-8"),
     ("E162", b"sample_id,patient_id\n\xff\xfe\n", r"cannot be read as .csv \(UnicodeDecodeError\)"),
+    (
+        "E162",
+        b"sample_id,split\na,test\nb,test,x\n",
+        r"cannot be read: Expected 2 fields in line 3, saw 3; quote cells",
+    ),
 ]
 
 
@@ -145,6 +150,15 @@ def test_other_separators_decimal_commas_and_a_byte_order_mark_are_read_rightly(
     read = read_predictions(tmp_path / "p.csv")
     np.testing.assert_allclose(read["score"], rows["score"])
     assert list(read.columns) == list(rows.columns)
+
+
+def test_decimal_commas_are_read_beside_failed_scores(tmp_path):
+    rows = table()
+    text = rows.to_csv(index=False, sep=";", decimal=",").splitlines()
+    text[2] = text[2].replace(f"{rows['score'][1]}".replace(".", ","), "NaN")
+    (tmp_path / "p.csv").write_text("\n".join(text))
+    read = admit(read_table(tmp_path / "p.csv"), "p", Terms(missing_scores="exclude"), "test").table
+    np.testing.assert_allclose(read["score"], rows["score"].where(rows.index != 1))
 
 
 def test_names_of_another_table_become_ours(tmp_path):
