@@ -81,6 +81,7 @@ BAD = [
     ("E150", outlined(missed_gland=0.5), NOTHING, r"missed_gland 0.5 in row 2 is not 0, 1 or blank"),
     ("E150", outlined(hd95_gland=np.nan), NOTHING, r"dice_gland 0.8 in row 2 is not blank where hd95_gland is"),
     ("E150", outlined(nsd_gland=0.9, tolerance_mm=[1, *[2] * 59]), NOTHING, r"tolerance_mm is 1, 2; surface Dice of each"),
+    ("E161", table(place="x"), NOTHING, r"column 'place' has a name that is used for another thing; say --columns other="),
     ("E162", table()[:0], NOTHING, r"no rows; predict at least one sample"),
     ("E162", table(score=at("0,5", 0)), NOTHING, r"score '0,5' in row 2 has a decimal comma; write a point"),
 ]  # fmt: skip
@@ -460,6 +461,10 @@ def test_thresholds_say_where_they_come_from(tmp_path):
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):
             read_thresholds(str(path))
+    percent = read_thresholds("31:a percentage")
+    with pytest.raises(UserError, match="--threshold 31: E141 is not between 0 and 1"):
+        Terms(thresholds=percent)
+    assert Terms(thresholds=percent, probabilities=False).thresholds == percent
     path.write_text("{")
     with pytest.raises(UserError, match="E141 not JSON"):
         read_thresholds(str(path))
