@@ -27,7 +27,7 @@ VERDICTS = {
     "narrowed": ("▲", "gap narrowed"),
     "unchanged": ("=", "unchanged within the margin"),
     "inconclusive": ("?", "cannot conclude"),
-    "suppressed": ("–", "too few to show"),
+    "suppressed": ("–", "not shown"),
     "undefined": ("–", "not defined"),
     "not evaluated": ("·", "one level: not evaluated"),
 }

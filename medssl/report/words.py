@@ -18,7 +18,7 @@ VERDICTS = {
     "gap": ("▲", "difference shown"),
     "equivalent": ("=", "within the margin"),
     "inconclusive": ("?", "cannot conclude"),
-    "suppressed": ("–", "too few to show"),
+    "suppressed": ("–", "not shown"),
     "not evaluated": ("·", "one level: not evaluated"),
 }
 """A sign and words for each verdict: the page must be readable without colour."""
