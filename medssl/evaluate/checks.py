@@ -34,7 +34,7 @@ CODES = {
     "E134": "a table on the prostate holds women (a note)",
     "E141": "a threshold does not say where it comes from",
     "E150": "a measure of outlines contradicts another, or is none",
-    "E161": "a name is not there",
+    "E161": "a name is not there, or taken",
     "E162": "a file is no table",
     "W202": "the finding is twice as common in one group as in another (a note)",
     "W203": "much of an attribute is not recorded, or its recording goes with the outcome (a note)",

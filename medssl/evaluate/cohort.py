@@ -40,8 +40,9 @@ def notes(judged: pd.DataFrame, left_out: pd.DataFrame, names: Sequence[str]) ->
     """Sentences on what a reader of the counts must know: rows left out, patients in several groups."""
     found = []
     if len(left_out):
+        have, are = ("has", "is") if len(left_out) == 1 else ("have", "are")
         found.append(
-            f"{len(left_out)} of {len(left_out) + len(judged)} rows have no label or no score and are not judged; "
+            f"{len(left_out)} of {len(left_out) + len(judged)} rows {have} no label or no score and {are} not judged; "
             "the cohort table counts them by group."
         )
     for attribute in names:

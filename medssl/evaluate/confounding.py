@@ -88,10 +88,11 @@ def pooled(parts: list[tuple[float, Difference]]) -> Difference:
 
 
 def two_way(
-    rows: pd.DataFrame, groups: Sequence[str], names: tuple[str, str], metric: Metric, minimum: int
+    rows: pd.DataFrame, shown: Sequence[Sequence[str]], names: tuple[str, str], metric: Metric, minimum: int
 ) -> dict[str, Any] | None:
-    """The gaps of `groups` over all sites and within them, and what warns that they cannot be told from gaps between sites;
-    None with fewer than two groups of `minimum` patients. `names` are what site and group are called.
+    """The gaps of groups over all sites and within them, and what warns that they cannot be told from gaps between sites;
+    None with fewer than two groups of `minimum` patients. `shown` are the sites and the groups that are not hidden, `names`
+    what site and group are called.
 
     `rows` have `place`, `group` and the numbers of their `patient`. A gap within sites is the mean of those at each site,
     weighted by how many patients both sides have there (as Mantel and Haenszel's). Of two groups there is one line, since
@@ -99,10 +100,12 @@ def two_way(
     """
     site, attribute = names
     size = rows.groupby("group")["patient_id"].nunique()
-    told = [group for group in groups if size.get(group, 0) >= minimum]
+    told = [group for group in shown[1] if size.get(group, 0) >= minimum]
     if len(told) < 2:
         return None
     people = rows.drop_duplicates(["patient_id", "place", "group"])
+    # An exact number of all cells would give hidden ones away.
+    people = people[people["place"].isin(shown[0]) & people["group"].isin(told)]
     counts = pd.crosstab(people["place"], people["group"]).to_numpy()
     v, empty = cramers_v(counts), empty_cells(counts)
     lines = [_line(rows, group, metric, minimum) for group in (told[:1] if len(size) == 2 else told)]

@@ -11,13 +11,10 @@ import pandas as pd
 from medssl.errors import UserError
 from medssl.evaluate.checks import Problem, refuse
 from medssl.evaluate.classes import one_vs_rest
-from medssl.evaluate.files import read_table
+from medssl.evaluate.files import NO_NUMBER, read_table
 from medssl.evaluate.predictions import settled, structures_of
 from medssl.evaluate.terms import Terms
 from medssl.evaluate.values import in_one_spelling
-
-NO_NUMBER = {"nan", "inf", "-inf", "+inf", "infinity", "-infinity", "na", "n/a", "none", "null", "<na>", "#n/a"}
-"""What programs write where a score failed."""
 
 
 class Admitted(NamedTuple):

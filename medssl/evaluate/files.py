@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*$"
+NO_NUMBER = {"nan", "inf", "-inf", "+inf", "infinity", "-infinity", "na", "n/a", "none", "null", "<na>", "#n/a"}
+"""What programs write where a score failed."""
+
 BOM16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -34,6 +37,9 @@ def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd
         table = _read_csv(path) if comma else pd.read_parquet(path)
     except UserError:
         raise
+    except pd.errors.ParserError as error:
+        why = str(error).partition("error: ")[2].strip() or "cells and names do not fit"
+        raise UserError(f"{path}: E162 cannot be read: {why}; quote cells that hold a separator") from None
     except Exception as error:  # parsers fail in many ways on a foreign file
         raise UserError(
             f"{path}: E162 cannot be read as {path.suffix or 'Parquet'} ({type(error).__name__}); "
@@ -61,8 +67,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if separator == ",":
         return table
     for name in table.columns:
-        numbers = table[name].str.strip()
-        if numbers.str.match(DECIMAL_COMMA).any() and numbers[numbers != ""].str.match(r"^[-+\d.,eE]+$").all():
+        cells = table[name].str.strip()
+        numbers = cells[~cells.str.lower().isin(NO_NUMBER | {""})]
+        if numbers.str.match(DECIMAL_COMMA).any() and numbers.str.match(r"^[-+\d.,eE]+$").all():
             table[name] = table[name].str.replace(",", ".", regex=False)
     return table
 
@@ -100,4 +107,4 @@ def said(pairs: str, option: str) -> dict[str, str]:
     return found
 
 
-__all__ = ["DECIMAL_COMMA", "read_table", "said"]
+__all__ = ["DECIMAL_COMMA", "NO_NUMBER", "read_table", "said"]

@@ -14,6 +14,9 @@ LONGEST_NAME = 60
 
 NAMES = {"auroc": "AUROC"}
 
+OPEN = ("inconclusive", "suppressed")
+"""Verdicts by which nothing is known of a difference."""
+
 THRESHOLDS = {
     "validation": "at the threshold fixed on validation patients",
     "given": "at the threshold given",
@@ -83,8 +86,9 @@ def _for_whom(analyses: Sequence[Row], averages: Sequence[Row]) -> str:
         if gap["verdict"] == "gap" and "*" not in gap["attribute"]
     ]
     if not shown:
-        open_ = any(gap["verdict"] == "inconclusive" for a in analyses for gap in a["gaps"])
-        why = "; most groups are too few to conclude" if open_ else ""
+        verdicts = [gap["verdict"] for a in analyses for gap in _distinct(a["gaps"])]
+        open_, settled = (sum(verdict in of for verdict in verdicts) for of in (OPEN, ("equivalent",)))
+        why = f"; {'most' if open_ > settled else 'some'} comparisons are too uncertain to conclude" if open_ else ""
         return f"No difference between a group and all others was shown, which does not mean there is none{why}."
     analysis, gap = max(
         shown,
@@ -121,10 +125,12 @@ def _what_not(analyses: Sequence[Row], margin: float) -> str:
     if not verdicts:
         return f"No attribute with two groups was there to compare{lacking}."
     of = "" if measure_of(primary[0]["metric"]).unit else f" of {margin:.2f}"
-    hide = f", and {hidden} {'is' if hidden == 1 else 'are'} not shown because of few patients" if hidden else ""
+    by = _brief(" or ".join(dict.fromkeys(_spoken(gap["metric"]) for gap in primary)))
+    many = "comparison" if len(verdicts) == 1 else "comparisons"
+    hide = f", and {hidden} {'is' if hidden == 1 else 'are'} not shown" if hidden else ""
     return (
-        f"Of {len(verdicts)} comparisons of a group with all others, {open_} {'is' if open_ == 1 else 'are'} too uncertain "
-        f"to conclude whether a difference{of} exists{hide}{lacking}."
+        f"Of {len(verdicts)} {many} of a group with all others by {by}, {open_} {'is' if open_ == 1 else 'are'} too "
+        f"uncertain to conclude whether a difference{of} exists{hide}{lacking}."
     )
 
 

@@ -28,6 +28,10 @@ NOT_ATTRIBUTES = {
 }  # fmt: skip
 
 
+TAKEN = ("group", "patient", "place", "size", "dice")
+"""Names of columns that the sections make: a table's own column of such a name would be written over."""
+
+
 def read_predictions(path: Path | str) -> pd.DataFrame:
     """The table in a CSV or Parquet file, checked: numbers as floats (nan: blank), everything else as text.
 
@@ -57,6 +61,11 @@ def settled(
 
     there = ", ".join(map(str, given or table.columns))
     problems = [_missing(column, there) for column in REQUIRED if column not in table]
+    problems += [
+        Problem("E161", f"column {column!r} has a name that is used for another thing; say --columns other={column}")
+        for column in TAKEN
+        if column in table
+    ]
     table = pd.DataFrame(table.copy())
     outlines, volumes, broken = structures_of(table), volumes_of(map(str, table.columns)), list[str]()
     for column in table.columns:

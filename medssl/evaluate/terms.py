@@ -59,6 +59,13 @@ class Terms:
                 "--explore chooses a threshold on the judged rows, and --threshold gives one; leave one out"
             )
 
+        wide = [one.value for one in self.thresholds.values() if one.value is not None and not 0 <= one.value <= 1]
+        if self.probabilities and wide:
+            raise UserError(
+                f"--threshold {wide[0]:g}: E141 is not between 0 and 1, as scores are; give a probability, or say "
+                "--score-kind rank where scores only rank"
+            )
+
     def told(self) -> dict[str, Any]:
         """What was declared, as it can be written; of the patients learned from how many, and nobody's name."""
         found = {name: value for name, value in asdict(self).items() if value != getattr(DECLARED_NOTHING, name)}

@@ -11,6 +11,7 @@ import yaml
 from medssl.report import crosswalk
 from medssl.report.provenance import lines_of
 from medssl.report.screen import screen
+from medssl.report.tables import files_of
 from medssl.report.words import VERDICTS, Row, clean, metric, number, numbers, required, signed, tame
 
 LIMITS = (
@@ -144,8 +145,14 @@ def _details(analysis: Row) -> Iterator[str]:
     yield from ("", "### All estimates", "")
     heads = ["metric", "attribute", "group", "patients", "rows", "positive", "value (95 % interval)", "method"]
     yield from _table(heads, rows)
-    for name in analysis.get("sections", {}):
-        yield from ("", f"The part {name} is drawn in report.html; its numbers are in {name}.csv and report.json.")
+    for name, content in analysis.get("sections", {}).items():
+        files = [f"{one}.csv" for one in files_of(name, content)]
+        numbers_in = _listed([_plain(file) for file in files] + ["report.json"])
+        yield from ("", f"The part {name} is drawn in report.html; its numbers are in {numbers_in}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _reasoned(gap: Row) -> str:

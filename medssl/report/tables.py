@@ -37,6 +37,11 @@ def tables(report: Row) -> dict[str, list[dict[str, Any]]]:
     return {name: rows for name, rows in found.items() if rows}
 
 
+def files_of(name: str, content: Row) -> list[str]:
+    """The names of the files that hold a section's rows."""
+    return list(dict.fromkeys(file for file, rows in _lists(name, content, {}) if rows))
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV, columns in the order in which they first occur; a value that is not there is an empty cell.
 

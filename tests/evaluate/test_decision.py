@@ -1,6 +1,7 @@
 """Net benefit: worked by hand, as loops have it, with a band over patients, and nobody to be told from its steps."""
 
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from medssl.evaluate import evaluate
 from medssl.evaluate.bootstrap import weights
 from medssl.evaluate.decision import GRID, Acted, benefits, cuts, net_benefit
+from medssl.report.sections.decision import draw_decision
 
 drawn = st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.integers(0, 5)), min_size=1, max_size=50)
 
@@ -148,6 +150,22 @@ def test_a_calibrated_model_is_of_use_and_one_that_guesses_is_not():
     guessed = section(rows.assign(score=np.random.default_rng(2).random(len(rows))))["rows"][0]
     assert sum(last - first for first, last in guessed["better"]) < 0.05
     assert all(point["gain"] < 0.02 for point in guessed["curve"])
+
+
+@pytest.mark.parametrize(("prevalence", "cut"), [(0.02, False), (0.5, True)])
+def test_words_at_a_curve_stay_beside_it(prevalence, cut):
+    curve = [
+        {"threshold": t, "value": v, "everybody": (prevalence - t) / (1 - t), "low": v - 0.01, "high": v + 0.01}
+        for t in GRID
+        for v in [prevalence / 2 - t]
+    ]
+    whole = {"attribute": "", "group": "all", "curve": curve}
+    svg = draw_decision({"rows": [whole], "fixed": None}, "d")["everybody"]
+    places = {
+        name: re.search(rf'<text ([^>]*) y="([-\d.]+)"[^>]*>{name}<', svg) for name in ("flag everybody", "the model")
+    }
+    assert ("text-anchor: end" in places["flag everybody"][1]) == cut
+    assert all(0 < float(place[2]) < 3.6 * 72 for place in places.values())
 
 
 def test_groups_that_are_too_small_have_a_reason_and_no_curve():

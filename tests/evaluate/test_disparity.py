@@ -304,7 +304,7 @@ def test_a_group_at_its_end_has_a_value_and_a_reason_for_no_interval():
 
 def test_of_one_group_and_without_a_threshold_little_is_told():
     (attribute,) = section(table(race="a"))["attributes"]
-    assert attribute["reason"] == "fewer than two groups are shown: those under 11 patients are not"
+    assert attribute["reason"] == "one level only"
     assert (attribute["criteria"], attribute["spreads"], attribute["equity_scaled"]) == ([], [], None)
     rows = table()
     found = section(rows[rows["split"] == "test"])

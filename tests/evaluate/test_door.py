@@ -81,6 +81,7 @@ BAD = [
     ("E150", outlined(missed_gland=0.5), NOTHING, r"missed_gland 0.5 in row 2 is not 0, 1 or blank"),
     ("E150", outlined(hd95_gland=np.nan), NOTHING, r"dice_gland 0.8 in row 2 is not blank where hd95_gland is"),
     ("E150", outlined(nsd_gland=0.9, tolerance_mm=[1, *[2] * 59]), NOTHING, r"tolerance_mm is 1, 2; surface Dice of each"),
+    ("E161", table(place="x"), NOTHING, r"column 'place' has a name that is used for another thing; say --columns other="),
     ("E162", table()[:0], NOTHING, r"no rows; predict at least one sample"),
     ("E162", table(score=at("0,5", 0)), NOTHING, r"score '0,5' in row 2 has a decimal comma; write a point"),
 ]  # fmt: skip
@@ -125,6 +126,11 @@ FILES = [
     ("E162", b"sample_id,patient_id,split,label,score\na,p,test,1,0.5,x\n", r"more cells than the header has names"),
     ("E162", "sample_id,patient_id\n".encode("utf-16"), r"is UTF-16 text; save it as UTF-8"),
     ("E162", b"sample_id,patient_id\n\xff\xfe\n", r"cannot be read as .csv \(UnicodeDecodeError\)"),
+    (
+        "E162",
+        b"sample_id,split\na,test\nb,test,x\n",
+        r"cannot be read: Expected 2 fields in line 3, saw 3; quote cells",
+    ),
 ]
 
 
@@ -145,6 +151,15 @@ def test_other_separators_decimal_commas_and_a_byte_order_mark_are_read_rightly(
     read = read_predictions(tmp_path / "p.csv")
     np.testing.assert_allclose(read["score"], rows["score"])
     assert list(read.columns) == list(rows.columns)
+
+
+def test_decimal_commas_are_read_beside_failed_scores(tmp_path):
+    rows = table()
+    text = rows.to_csv(index=False, sep=";", decimal=",").splitlines()
+    text[2] = text[2].replace(f"{rows['score'][1]}".replace(".", ","), "NaN")
+    (tmp_path / "p.csv").write_text("\n".join(text))
+    read = admit(read_table(tmp_path / "p.csv"), "p", Terms(missing_scores="exclude"), "test").table
+    np.testing.assert_allclose(read["score"], rows["score"].where(rows.index != 1))
 
 
 def test_names_of_another_table_become_ours(tmp_path):
@@ -446,6 +461,10 @@ def test_thresholds_say_where_they_come_from(tmp_path):
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):
             read_thresholds(str(path))
+    percent = read_thresholds("31:a percentage")
+    with pytest.raises(UserError, match="--threshold 31: E141 is not between 0 and 1"):
+        Terms(thresholds=percent)
+    assert Terms(thresholds=percent, probabilities=False).thresholds == percent
     path.write_text("{")
     with pytest.raises(UserError, match="E141 not JSON"):
         read_thresholds(str(path))

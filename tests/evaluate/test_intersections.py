@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from medssl.evaluate import evaluate
 from medssl.evaluate.intersections import shrink_to_additive
+from medssl.report import write_report
 
 
 def dense(value, error, first, second):
@@ -113,13 +114,16 @@ def test_what_neither_attribute_shows_their_cells_do():
     assert pair["deviation"] > 0.3
 
 
-def test_hidden_cells_are_counted_and_do_not_follow_from_a_sum():
+def test_hidden_cells_are_counted_and_do_not_follow_from_a_sum(tmp_path):
     """Race c has 20 judged patients in two cells and those of unknown sex, too few here."""
-    (analysis,) = evaluate({"it": table()}, minimum_patients=25)["analyses"]
+    report = evaluate({"it": table()}, minimum_patients=25)
+    (analysis,) = report["analyses"]
     (pair,) = analysis["sections"]["intersections"]["pairs"]
     shown = {(cell["first"], cell["second"]) for cell in pair["cells"]}
     assert shown < {(r, s) for r in "ab" for s in "FM"} and pair["hidden"] == 6 - len(shown)
     assert all(cell["n_patients"] % 10 == cell["n_positive"] % 10 == 0 for cell in pair["cells"])
+    # Some are hidden for another, and not few.
+    assert f"cells shown, {pair['hidden']} not<" in write_report(report, tmp_path).read_text()
 
 
 def test_a_cell_needs_five_patients_of_each_class():

@@ -12,6 +12,7 @@ from scipy import stats
 
 from medssl.errors import UserError
 from medssl.evaluate import compare, evaluate, read_predictions
+from medssl.evaluate.findings import findings
 from medssl.evaluate.groups import by_group, gaps
 from medssl.evaluate.measures import AUROC
 from medssl.evaluate.threshold import fix_threshold
@@ -81,6 +82,23 @@ def test_equal_groups_in_a_large_cohort_are_equivalent():
     report = evaluate({"eye": table(6000)}, by=["race"])
     ranking = [gap for gap in report["analyses"][0]["gaps"] if gap["metric"] == "auroc"]
     assert [gap["verdict"] for gap in ranking] == ["equivalent", "equivalent"]
+
+
+def gap(metric, attribute, verdict, value=0.0):
+    return {"metric": metric, "attribute": attribute, "group": verdict, "verdict": verdict, "value": value}
+
+
+def test_sentences_say_how_many_comparisons_are_open_and_by_which_metric():
+    estimate = {"metric": "auroc", "attribute": "", "value": None, "reason": "r"}
+    analysis = {"name": "t", "primary_metric": "auroc", "estimates": [estimate], "cohort": {"attributes": []}}
+    settled = [gap("auroc", "site", "equivalent")] * 4
+    few = findings([analysis | {"gaps": [*settled, gap("auroc", "sex", "inconclusive")]}], [], 0.05)
+    assert few[1].endswith("; some comparisons are too uncertain to conclude.")
+    assert few[2].startswith("Of 5 comparisons of a group with all others by AUROC, 1 is too uncertain")
+    hidden = [gap("auroc", "sex", "suppressed"), gap("sensitivity", "site", "inconclusive")]
+    one = findings([analysis | {"gaps": hidden}], [], 0.05)
+    assert one[1].endswith("; most comparisons are too uncertain to conclude.")
+    assert one[2].startswith("Of 1 comparison of a group") and one[2].endswith("exists, and 1 is not shown.")
 
 
 def test_small_groups_leave_no_number_behind():

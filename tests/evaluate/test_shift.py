@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp
 from statsmodels.stats.meta_analysis import combine_effects
 
 from medssl.evaluate import auroc, evaluate
-from medssl.evaluate.confounding import Difference, pooled
+from medssl.evaluate.confounding import Difference, cramers_v, pooled
 from medssl.report import write_report
 
 SCHEMA = json.loads(
@@ -180,6 +180,14 @@ def test_a_group_that_is_a_site_is_warned_of():
     )
     assert "No site has enough patients of race a, b, c and of others" in text
     assert all(line["within"]["value"] is None and line["within"]["reason"] for line in told["lines"])
+
+
+def test_an_exact_number_of_all_sites_does_not_give_away_hidden_ones():
+    table = sited()
+    (one,) = section(table, by=["site", "sex"])["attributes"]
+    people = table[~table["site"].str.startswith("rare")].drop_duplicates("patient_id")
+    wanted = cramers_v(pd.crosstab(people["site"], people["sex"]).to_numpy())
+    assert one["tables"][0]["cramers_v"] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_scores_that_moved_at_one_site_are_found():

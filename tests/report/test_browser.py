@@ -35,6 +35,8 @@ pytestmark = [
 
 SIZES = {"laptop": (1280, 800), "tablet": (820, 1180), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
+WIDTHS = (1280, 1252, 1100, 1000)
+"""Of a window that is wide enough for two columns, and of one that is not."""
 
 OUTSIDE = """
 [...document.querySelectorAll('body *')]
@@ -199,7 +201,8 @@ def crossed(tmp_path_factory):
     report = evaluate({"glaucoma": scored()}, by=["sex", "race", "sex*race"], minimum_patients=30)
     reasons = {row["reason"] for row in report["analyses"][0]["estimates"] if row["attribute"] == "sex*race"}
     assert any(reason.endswith(COMPLEMENT) for reason in reasons)
-    return visit(write_report(report, folder), {"laptop light": (*SIZES["laptop"], "light")}, folder)
+    views = {f"{width} light": (width, 800, "light") for width in WIDTHS}
+    return visit(write_report(report, folder), views, folder)
 
 
 ALL = [f"{size} {scheme}" for size in SIZES for scheme in SCHEMES]
@@ -223,8 +226,9 @@ def test_nor_is_it_with_names_of_any_length_and_script(hostile, size):
         assert one[state]["touching"] == []
 
 
-def test_reasons_push_no_verdict_off_the_screen(crossed):
-    assert crossed["seen"]["laptop light"]["folded"]["touching"] == []
+@pytest.mark.parametrize("width", WIDTHS)
+def test_reasons_push_no_verdict_off_the_screen(crossed, width):
+    assert crossed["seen"][f"{width} light"]["folded"]["touching"] == []
 
 
 @pytest.mark.parametrize("view", ALL)

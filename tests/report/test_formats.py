@@ -178,6 +178,21 @@ def test_the_same_report_read_back_gives_the_same_files(report, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_the_text_names_the_files_that_are_written(report, tmp_path):
+    write_report(report, tmp_path)
+    named = set(re.findall(r"[\w.]+\.csv", (tmp_path / "report.md").read_text().replace("\\_", "_")))
+    assert named
+    assert named <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_who_is_hidden_for_another_is_not_said_to_be_few():
+    rows = pd.concat([scored(), scored().assign(patient_id=lambda r: "x" + r["patient_id"])], ignore_index=True)
+    rows = rows.assign(sample_id=rows.index.astype(str), race=np.where(rows.index < 5, "few", "many"))
+    text = as_markdown(evaluate({"t": rows}, by=["race"]))
+    assert "not shown (hidden so that another group cannot be computed)" in text
+    assert "too few to show" not in text
+
+
 def test_an_older_report_is_still_drawn(report, tmp_path):
     older = copy.deepcopy(report)
     for key in ("settings", "seed", "splits"):

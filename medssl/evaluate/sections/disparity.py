@@ -83,6 +83,8 @@ def _attribute(judged: Judged, attribute: str) -> dict[str, Any]:
     rows, gone = rows[~rows["group"].isin(NOT_KNOWN)], judged.hidden[attribute]
     names = sorted(rows["group"].unique())
     shown = [name for name in names if name not in gone]
+    if len(names) < 2:
+        return row | {"reason": "one level only"}
     if len(shown) < 2:
         return row | {
             "reason": f"fewer than two groups are shown: those under {judged.minimum_patients} patients are not"

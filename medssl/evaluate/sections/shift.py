@@ -65,9 +65,12 @@ def _attribute(judged: Judged, name: str, metric: Metric) -> dict[str, Any] | No
 
 def _table(judged: Judged, rows: pd.DataFrame, site: str, attribute: str, metric: Metric) -> dict[str, Any] | None:
     """The gaps between the groups that are shown, over all sites and within them."""
-    groups = [group for group, reason in reasons(judged, attribute).items() if not reason and group not in NOT_KNOWN]
+    shown = [
+        [group for group, reason in reasons(judged, name).items() if not reason and group not in NOT_KNOWN]
+        for name in (site, attribute)
+    ]
     rows = with_group(metric.uses(rows), attribute)
-    return two_way(rows[~rows["group"].isin(NOT_KNOWN)], groups, (site, attribute), metric, judged.minimum_patients)
+    return two_way(rows[~rows["group"].isin(NOT_KNOWN)], shown, (site, attribute), metric, judged.minimum_patients)
 
 
 def _nothing() -> dict[str, None]:

@@ -11,6 +11,9 @@ from medssl.report.forest import LONGEST_NAME
 Row = Mapping[str, Any]
 
 IN_A_LINE = 3
+WORDS_WIDE = 0.2
+"""Of the axis of thresholds, what the words at a line take."""
+
 MOST_PANELS = 24
 """Groups that are drawn; the table has them all."""
 
@@ -39,13 +42,16 @@ def _whole(figure: Any, row: Row, fixed: float | None) -> None:
     _curve(axes, row, fixed)
     axes.set_xlabel("threshold: from this probability on it is acted")
     axes.set_ylabel("net benefit")
-    middle = row["curve"][len(row["curve"]) // 2]
+    low, top = axes.get_ylim()
+    inside = [point for point in row["curve"] if point["value"] > low] or row["curve"]
+    middle = inside[len(inside) // 2]
     above = middle["value"] if middle["high"] is None else middle["high"]
     axes.text(middle["threshold"], above, "the model", va="bottom", ha="left")
     axes.text(1.0, 0, "flag nobody", va="top", ha="right", size=8)
-    top = axes.get_ylim()[1]
     down = next((point for point in row["curve"] if point["everybody"] < 0.5 * top), row["curve"][-1])
-    axes.text(down["threshold"] - 0.01, max(down["everybody"], 0), "flag everybody", va="top", ha="right", size=8)
+    # Left of the line, unless that is left of the axis.
+    aside, va, ha = (-0.01, "top", "right") if down["threshold"] > WORDS_WIDE else (0.01, "bottom", "left")
+    axes.text(down["threshold"] + aside, max(down["everybody"], 0), "flag everybody", va=va, ha=ha, size=8)
     figure.subplots_adjust(left=0.11, right=0.97, top=0.97, bottom=0.15)
 
 
