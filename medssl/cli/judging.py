@@ -106,7 +106,7 @@ def evaluate(
         label_map=said(label_map, "--label-map"),
         rows_are_patients=rows_are_patients,
         mapping=read_mapping(mapping) if mapping else {},
-        age_bands=_whole(age_bands, "--age-bands"),
+        age_bands=tuple(_whole(age_bands, "--age-bands")),
         trained_on=read_patients(trained_on) if trained_on else frozenset(),
         thresholds=read_thresholds(threshold) if threshold else {},
         explore=explore,

@@ -26,7 +26,7 @@ def lines_of(report: Row) -> list[tuple[str, str]]:
     by = ", ".join(settings.get("by", [])) or "every attribute with few enough groups"
     lines.append(("groups", by))
     lines += [(name.replace("_", " "), str(value)) for name, value in settings.items()
-              if name not in TOLD_ELSEWHERE and value is not None]  # fmt: skip
+              if name not in TOLD_ELSEWHERE and value not in (None, {})]  # fmt: skip
     lines.append(("unit, level", f"{told['unit']}, {100 * told['level']:.0f} %"))
     if "seed" in told:
         lines.append(("seed", f"{told['seed']} of every random draw"))

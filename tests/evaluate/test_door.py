@@ -15,6 +15,7 @@ from medssl.evaluate.files import read_table, said
 from medssl.evaluate.locked import read_thresholds
 from medssl.evaluate.terms import Terms
 from medssl.evaluate.values import age_band, age_in_years, read_mapping
+from medssl.report.provenance import lines_of
 
 PATIENTS = 60
 
@@ -387,6 +388,14 @@ def test_the_command_refuses_with_2_and_writes_nothing(tmp_path, capsys):
     assert run(tmp_path / "p.csv", "-o", tmp_path / "r.json") == 2
     assert "E102 score 7.0 in row 3" in capsys.readouterr().err
     assert not (tmp_path / "r.json").exists()
+
+
+def test_what_was_not_declared_is_not_said_to_be(tmp_path):
+    table().to_csv(tmp_path / "p.csv", index=False)
+    assert run(tmp_path / "p.csv", "-o", tmp_path / "r.json") == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["provenance"]["settings"]["terms"] == {}
+    assert "terms" not in dict(lines_of(report))
 
 
 def test_the_command_lets_in_a_table_that_we_did_not_write(tmp_path, capsys):

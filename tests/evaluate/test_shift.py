@@ -199,7 +199,7 @@ def test_scores_that_moved_at_one_site_are_found():
         assert apart["p"] < 0.01 and apart["value"] > 2 * apart["by_chance"]
 
 
-def test_outlines_have_sites_too():
+def test_outlines_have_sites_too(tmp_path):
     rng = np.random.default_rng(0)
     n = np.arange(160)
     table = pd.DataFrame({
@@ -207,12 +207,15 @@ def test_outlines_have_sites_too():
         "dice_gland": np.clip(0.8 + 0.08 * (n % 4 == 0) + 0.05 * rng.normal(size=160), 0, 1),
         "site": np.array(list("abcd"))[n % 4], "sex": np.array(["F", "M"])[n // 4 % 2],
     })  # fmt: skip
-    told = section(table, by=["site", "sex"])
+    report = evaluate({"it": table}, by=["site", "sex"])
+    told = report["analyses"][0]["sections"]["shift"]
     (one,) = told["attributes"]
     values = {row["site"]: row["value"] for row in one["sites"]}
     assert values == pytest.approx(table.groupby("site")["dice_gland"].mean().to_dict())
     assert (told["metric"], one["summary"]["scale"]) == ("dice_gland", "share")
     assert one["summary"]["new"]["high"] <= 1 and one["sites"][0]["distance"] is None
+    # They have no scores.
+    assert "Distance of scores" not in write_report(report, tmp_path).read_text()
 
 
 def test_the_mean_of_differences_weighs_by_patients_and_adds_up_influence():
@@ -234,5 +237,6 @@ def test_the_page_tells_it_and_names_nobody(tmp_path):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads(json.dumps(content, allow_nan=False)), SCHEMA)
     page = write_report(report, tmp_path).read_text()
+    assert "Distance of scores" in page
     assert "Beware:" in page and "prediction interval" in page and "<b>b" not in page and "secret" not in page
     assert evaluate({"it": table.assign(race=race).sample(frac=1, random_state=3)}, by=["site", "race"]) == report

@@ -198,7 +198,10 @@ def hostile(tmp_path_factory):
 def crossed(tmp_path_factory):
     """Pairs of two attributes of which some are few and hide others."""
     folder = tmp_path_factory.mktemp("crossed")
-    report = evaluate({"glaucoma": scored()}, by=["sex", "race", "sex*race"], minimum_patients=30)
+    organs = outlined("A").rename(columns={"dice_mean": "dice_kidney_left"})
+    organs = organs.assign(nsd_kidney_left=organs["dice_kidney_left"], hd95_kidney_left=1.0)
+    by = ["sex", "race", "sex*race", "site"]
+    report = evaluate({"glaucoma": scored(), "organs": organs}, by=by, minimum_patients=30)
     reasons = {row["reason"] for row in report["analyses"][0]["estimates"] if row["attribute"] == "sex*race"}
     assert any(reason.endswith(COMPLEMENT) for reason in reasons)
     views = {f"{width} light": (width, 800, "light") for width in WIDTHS}
