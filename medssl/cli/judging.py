@@ -118,7 +118,7 @@ def evaluate(
         title=title, target_sensitivity=target_sensitivity, prevalence=prevalence, terms=terms,
     )  # fmt: skip
     report = with_criteria(report, limits)
-    report["provenance"] |= {"command": typed(context), "date": now(), "deviations": deviation}
+    report["provenance"] |= {"command": typed(context), "date": now(), "deviations": deviation, "columns": names}
     write_json(output, report)
     for line in [*report["findings"], f"report in {output}"]:
         say(line)
@@ -201,7 +201,9 @@ def _hold(told: dict[str, object], tables: Sequence[Path]) -> None:
     from medssl.evaluate.files import read_table
     from medssl.report.verification import differences
 
-    found = differences(told, _detections(_named(tables, lambda path: read_table(path, {})), tables, None))
+    made = told.get("provenance") if isinstance(told, dict) else None
+    names = made.get("columns", {}) if isinstance(made, dict) else {}
+    found = differences(told, _detections(_named(tables, lambda path: read_table(path, names)), tables, None))
     for line in found[:MOST_DIFFERENCES]:
         say(line)
     if found:

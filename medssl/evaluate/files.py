@@ -62,7 +62,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: E162 is UTF-16 text; save it as UTF-8 CSV")
     if not start.strip():
         raise UserError(f"{path}: E162 cannot be read, it is empty; give a header and a row for each prediction")
-    separator = _separator(start.decode("utf-8-sig", errors="replace").splitlines()[0])
+    header = start.decode("utf-8-sig", errors="replace").splitlines()[0]
+    separator = _separator(header)
+    names = next(csv.reader([header], delimiter=separator), [])
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UserError(f"{path}: E162 column {twice[0]!r} stands there twice; leave one of them")
     table = pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
     if separator == ",":
         return table

@@ -33,8 +33,8 @@ MOST_LEVELS = 20
 
 NOTHING: Mapping[str, str] = {}
 
-SUPPRESSED = {"value": None, "low": None, "high": None, "method": None, "n_patients": None, "n_rows": None,
-              "n_positive": None, "status": "suppressed"}  # fmt: skip
+SUPPRESSED = {"value": None, "low": None, "high": None, "error": None, "method": None, "n_patients": None,
+              "n_rows": None, "n_positive": None, "status": "suppressed"}  # fmt: skip
 """What is told of a group that is not shown, beside its name and the reason."""
 
 Row = dict[str, Any]

@@ -125,6 +125,7 @@ FILES = [
     ("E162", b"", r"cannot be read, it is empty; give a header"),
     ("E162", b"sample_id,patient_id,split,label,score\n", r"no rows"),
     ("E162", b"sample_id,patient_id,split,label,score\na,p,test,1,0.5,x\n", r"more cells than the header has names"),
+    ("E162", b"sample_id,score,score\na,0.1,0.9\n", r"column 'score' stands there twice"),
     ("E162", "sample_id,patient_id\n".encode("utf-16"), r"is UTF-16 text; save it as UTF-8"),
     ("E162", b"sample_id,patient_id\n\xff\xfe\n", r"cannot be read as .csv \(UnicodeDecodeError\)"),
     (

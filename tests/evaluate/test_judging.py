@@ -109,6 +109,10 @@ def test_small_groups_leave_no_number_behind():
     for row in [r for r in analysis["estimates"] if r["group"] == "C"]:
         assert row["status"] == "suppressed"
         assert all(row[key] is None for key in ("value", "low", "high", "n_patients", "n_rows", "n_positive"))
+    suppressed = [row for row in analysis["estimates"] if row["status"] == "suppressed"]
+    assert {row["group"] for row in suppressed} > {"C"}  # and whoever is hidden for it
+    told = {"metric", "attribute", "group", "level", "status", "reason"}
+    assert all(value is None for row in suppressed for name, value in row.items() if name not in told)
     cell = pick(pick(analysis["cohort"]["attributes"], attribute="race")["groups"], group="C")
     assert cell["n_patients"] is cell["n_positive"] is cell["prevalence"] is None
     assert pick(analysis["gaps"], metric="auroc", group="C")["verdict"] == "suppressed"

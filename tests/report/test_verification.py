@@ -2,7 +2,9 @@
 
 import copy
 import json
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from medssl.errors import UserError
 from medssl.evaluate import evaluate
 from medssl.report.verification import differences
 from tests.evaluate.test_sections import scored
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "data_manifests" / "report.schema.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,12 @@ def test_the_command_says_so_and_draws_nothing_that_does_not_hold(table, tmp_pat
     assert run("report", content, "-o", tmp_path / "good", "--verify", eyes) == 0
     assert "the report holds" in capsys.readouterr().out
     assert (tmp_path / "good" / "report.md").is_file()
+    theirs = tmp_path / "theirs.csv"
+    table.rename(columns={"score": "prob"}).drop(columns="split").to_csv(theirs, index=False)
+    names = ("--columns", "score=prob,split=:test")
+    assert run("evaluate", theirs, *names, "--by", "sex", "--output", tmp_path / "theirs.json") == 0
+    jsonschema.validate(json.loads((tmp_path / "theirs.json").read_text()), SCHEMA)
+    assert run("report", tmp_path / "theirs.json", "-o", tmp_path / "good", "--verify", theirs) == 0
     told["analyses"][0]["estimates"][0]["value"] = 0.99
     content.write_text(json.dumps(told))
     assert run("report", content, "-o", tmp_path / "bad", "--verify", eyes) == 3
