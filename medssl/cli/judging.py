@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 MOST_DIFFERENCES = 10
 """Differences told of a report that does not hold."""
 
+COLUMNS = "Names of another table: patient_id=PID,score=prob,split=:test."
+SCORE_KIND = "rank: scores are no probabilities."
+LABEL_MAP = "What labels stand for: yes=1,no=0,U=blank."
+ROWS_ARE_PATIENTS = "A table without patient_id: each row is another."
+AGE_BANDS = "First ages of the bands that a column age is cut into."
+MAPPING = "CSV attribute,value,group: which values belong together."
 METRICS = "auroc, average_precision, brier, sensitivity, specificity, or a dice_, nsd_ or hd95_ column."
 
 
@@ -61,17 +67,13 @@ def evaluate(
     ] = None,
     threshold: Annotated[str, typer.Option(help="Fixed elsewhere: VALUE:WHERE FROM, or a JSON file.")] = "",
     explore: Annotated[bool, typer.Option(help="Choose it on the judged rows; marks the report.")] = False,
-    columns: Annotated[str, typer.Option(help="Names of another table: patient_id=PID,score=prob,split=:test.")] = "",
-    score_kind: Annotated[ScoreKind, typer.Option(help="rank: scores are no probabilities.")] = ScoreKind.probability,
-    label_map: Annotated[str, typer.Option(help="What labels stand for: yes=1,no=0,U=blank.")] = "",
+    columns: Annotated[str, typer.Option(help=COLUMNS)] = "",
+    score_kind: Annotated[ScoreKind, typer.Option(help=SCORE_KIND)] = ScoreKind.probability,
+    label_map: Annotated[str, typer.Option(help=LABEL_MAP)] = "",
     missing_scores: Annotated[str, typer.Option(help="exclude or as_negative: nan and inf are no errors.")] = "",
-    rows_are_patients: Annotated[bool, typer.Option(help="A table without patient_id: each row is another.")] = False,
-    age_bands: Annotated[
-        str, typer.Option(help="First ages of the bands that a column age is cut into.")
-    ] = "18,40,65,90",
-    mapping: Annotated[
-        Path | None, typer.Option(help="CSV attribute,value,group: which values belong together.")
-    ] = None,
+    rows_are_patients: Annotated[bool, typer.Option(help=ROWS_ARE_PATIENTS)] = False,
+    age_bands: Annotated[str, typer.Option(help=AGE_BANDS)] = "18,40,65,90",
+    mapping: Annotated[Path | None, typer.Option(help=MAPPING)] = None,
     mapping_template: Annotated[Path | None, typer.Option(help="Write the values into this file, and stop.")] = None,
     trained_on: Annotated[Path | None, typer.Option(help="Patients learned from; none may be judged.")] = None,
     show_ids: Annotated[bool, typer.Option(help="Messages may name samples and patients.")] = False,
@@ -223,6 +225,12 @@ def compare(
         float | None, typer.Option(help="The difference that would matter, declared before looking.")
     ] = None,
     intersect: Annotated[bool, typer.Option(help="Compare only samples of all tables; tells who is left out.")] = False,
+    columns: Annotated[str, typer.Option(help=COLUMNS)] = "",
+    score_kind: Annotated[ScoreKind, typer.Option(help=SCORE_KIND)] = ScoreKind.probability,
+    label_map: Annotated[str, typer.Option(help=LABEL_MAP)] = "",
+    rows_are_patients: Annotated[bool, typer.Option(help=ROWS_ARE_PATIENTS)] = False,
+    age_bands: Annotated[str, typer.Option(help=AGE_BANDS)] = "18,40,65,90",
+    mapping: Annotated[Path | None, typer.Option(help=MAPPING)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json file, or a folder for a page.")] = None,
 ) -> None:
     """Compare two models on the same patients: difference B - A, in whom, and whether gaps between groups changed.
@@ -233,10 +241,23 @@ def compare(
     """
     from medssl.atomic import write_json
     from medssl.evaluate import compare as judge
+    from medssl.evaluate.files import said
+    from medssl.evaluate.terms import Terms
+    from medssl.evaluate.values import read_mapping
     from medssl.report.comparison import write_comparison
 
-    tables = [_tables(given) for given in (first, second)]
-    result = judge(*tables, metric=metric, split=split, by=by, margin=margin, intersect=intersect)
+    names = said(columns, "--columns")
+    terms = Terms(
+        probabilities=score_kind is ScoreKind.probability,
+        label_map=said(label_map, "--label-map"),
+        rows_are_patients=rows_are_patients,
+        mapping=read_mapping(mapping) if mapping else {},
+        age_bands=_whole(age_bands, "--age-bands"),
+    )
+    result = judge(
+        *(_tables(given, names) for given in (first, second)), metric=metric, split=split, by=by, margin=margin,
+        intersect=intersect, models=(_called(first), _called(second)), terms=terms,
+    )  # fmt: skip
     if output and output.suffix == ".json":
         write_json(output, result)
     elif output:
@@ -245,12 +266,17 @@ def compare(
         say(line)
 
 
-def _tables(given: str) -> list[pd.DataFrame]:
+def _tables(given: str, names: Mapping[str, str]) -> list[pd.DataFrame]:
     """The tables of one model's runs: of a path, or of several with commas between."""
-    from medssl.evaluate import read_predictions
+    from medssl.evaluate.files import read_table
 
     paths = [given] if Path(given).exists() else [one.strip() for one in given.split(",")]
-    return [read_predictions(path) for path in paths]
+    return [read_table(path, names) for path in paths]
+
+
+def _called(given: str) -> str:
+    """A model by its tables' names, each with its folder's: that may be all in which two differ."""
+    return ", ".join("/".join(Path(one.strip()).parts[-2:]) for one in given.split(","))
 
 
 def _whole(numbers: str, option: str) -> list[int]:

@@ -90,3 +90,17 @@ def test_from_tables_to_the_page_by_commands(tmp_path, capsys):
     assert "--intersect" in capsys.readouterr().err
     assert run("compare", tmp_path / "a1.csv", tmp_path / "fewer.csv", "--intersect") in (0, None)
     assert "left out, only the first model answered" in capsys.readouterr().out
+
+
+def test_the_command_names_the_models_and_takes_columns_of_another_name(tmp_path, capsys):
+    for number, name in enumerate(("scratch", "pretrained")):
+        rows = scored(number).rename(columns={"score": "prob", "patient_id": "PID"})
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    paths = [str(tmp_path / f"{name}.csv") for name in ("scratch", "pretrained")]
+    told = ["--columns", "score=prob,patient_id=PID", "--by", "race", "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as left:
+        main(["compare", *paths, *told])
+    assert left.value.code in (0, None)
+    for file in ("comparison.html", "comparison.md"):
+        text = (tmp_path / "out" / file).read_text()
+        assert text.index("scratch.csv") < text.index("pretrained.csv")

@@ -13,8 +13,10 @@ from medssl.evaluate.comparison.compared import Compared, metric_of
 from medssl.evaluate.comparison.pairs import MINIMUM_PATIENTS, SIDES, Answers, pair
 from medssl.evaluate.comparison.sentences import note, sentences
 from medssl.evaluate.comparison.verdicts import by_group, overall
+from medssl.evaluate.door import Admitted, admit
 from medssl.evaluate.groups import Row, check_levels
-from medssl.evaluate.predictions import by_task, check_predictions
+from medssl.evaluate.predictions import by_task
+from medssl.evaluate.terms import DECLARED_NOTHING, Terms
 
 SCHEMA_VERSION = "1"
 
@@ -30,6 +32,8 @@ def compare(
     by: Sequence[str] = (),
     margin: float | None = None,
     intersect: bool = False,
+    models: Sequence[str] = (),
+    terms: Terms = DECLARED_NOTHING,
 ) -> dict[str, Any]:
     """The content of comparison.json: the difference second - first with its 95 % interval, overall and by group, of each
     task; how gaps between groups changed; and whether a gap closed because the best group fell. Patients are the unit.
@@ -40,10 +44,12 @@ def compare(
     average_precision, brier, sensitivity, specificity (each table at its own threshold, fixed on its validation rows), or a
     dice_, nsd_ or hd95_ column. Where a structure is blank (absent and not found) in one table only, the blank counts as 1
     (of hd95_ as 0 mm): it was right, and the other's false find has to weigh. `margin` is the difference that would matter,
-    declared before looking (0.05 unless given; of Dice 0.03, of Brier 0.02, of mm none).
+    declared before looking (0.05 unless given; of Dice 0.03, of Brier 0.02, of mm none). `models` names both; `terms`
+    declare what the tables do not say by themselves, as for `evaluate`.
     """
     told = metric_of(metric, margin)
-    tables = {side: _checked(given, side) for side, given in zip(SIDES, (first, second), strict=True)}
+    admitted = {side: _admitted(given, side, terms, split) for side, given in zip(SIDES, (first, second), strict=True)}
+    tables = {side: [one.table for one in some] for side, some in admitted.items()}
     if len(tables["first"]) != len(tables["second"]):
         raise UserError(
             f"compare: {len(tables['first'])} tables of the first model and {len(tables['second'])} of the second; give as "
@@ -68,7 +74,11 @@ def compare(
         "runs": len(tables["first"]),
         **found,
         "thresholds": thresholds,
+        "notes": list(
+            dict.fromkeys(f"{side}: {told}" for side in SIDES for one in admitted[side] for told in one.notes)
+        ),
         "provenance": {
+            "models": dict(zip(SIDES, models or SIDES, strict=True)),
             "tables": {side: [digest(table) for table in some] for side, some in tables.items()},
             "unit": "patient",
             "level": 0.95,
@@ -78,14 +88,14 @@ def compare(
     return {**content, "sentences": sentences(content)}
 
 
-def _checked(tables: Tables, side: str) -> list[pd.DataFrame]:
-    """The tables of one model with their types settled."""
+def _admitted(tables: Tables, side: str, terms: Terms, split: str) -> list[Admitted]:
+    """The tables of one model as they are judged."""
     if isinstance(tables, pd.DataFrame):
-        return [check_predictions(tables, f"{side} table")]
+        return [admit(tables, f"{side} table", terms, split)]
     if not tables:
         raise UserError(f"compare: no {side} table given")
     several = len(tables) > 1
-    return [check_predictions(one, f"{side} table{f' {n}' if several else ''}") for n, one in enumerate(tables, 1)]
+    return [admit(one, f"{side} table{f' {n}' if several else ''}", terms, split) for n, one in enumerate(tables, 1)]
 
 
 def _by_task(tables: dict[str, list[pd.DataFrame]]) -> dict[str, tuple[Answers, Answers]]:

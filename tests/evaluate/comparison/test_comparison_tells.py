@@ -10,6 +10,7 @@ import pytest
 
 from medssl.errors import UserError
 from medssl.evaluate import compare
+from medssl.evaluate.terms import Terms
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "data_manifests" / "comparison.schema.json").read_text())
 
@@ -233,3 +234,24 @@ def test_of_distances_no_margin_is_declared_unless_given():
         margin=2.0,
     )
     assert near["results"][0]["verdict"] == "not worse"
+
+
+def test_groups_are_those_of_a_report_however_they_are_spelled():
+    """Sexes as DICOM may hold them, a column age, and labels in words, each declared or folded as by evaluate."""
+    spelled = {"F": "f", "M": "Male", "unknown": ""}
+    tables = [
+        scored(seed=seed).assign(
+            sex=lambda t: t["sex"].map(spelled),
+            age=lambda t: np.where(t["race"] == "a", "30", "70"),
+            label=lambda t: np.where(t["label"] == 1, "yes", "no"),
+        )
+        for seed in (0, 1)
+    ]
+    terms = Terms(label_map={"yes": "1", "no": "0"}, age_bands=(50,))
+    told = valid(compare(*tables, by=["sex", "age_band"], terms=terms))
+    plain = compare(scored(), scored(seed=1), by=["sex"])
+    assert [row for row in told["results"] if row["attribute"] != "age_band"] == plain["results"]
+    assert [row["group"] for row in told["results"] if row["attribute"] == "age_band"] == ["0-49", "50+"]
+    assert any(note.startswith("first: ") for note in told["notes"])
+    with pytest.raises(UserError, match="label 'no'"):
+        compare(*tables)
