@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medssl.evaluate.lesions import Detection
+    from medssl.evaluate.terms import Terms
 
 MOST_DIFFERENCES = 10
 """Differences told of a report that does not hold."""
@@ -91,8 +93,7 @@ def evaluate(
     from medssl.evaluate.door import read_patients
     from medssl.evaluate.files import read_table, said
     from medssl.evaluate.locked import read_thresholds
-    from medssl.evaluate.terms import Terms
-    from medssl.evaluate.values import read_mapping, write_template
+    from medssl.evaluate.values import write_template
 
     limits = read_criteria(require)
     names = said(columns, "--columns")
@@ -102,13 +103,9 @@ def evaluate(
             f"{write_template(mapping_template, given, by, minimum_patients)} values in {mapping_template}; fill in group"
         )
         return
-    terms = Terms(
+    terms = replace(
+        _terms(score_kind, label_map, rows_are_patients, mapping, age_bands),
         missing_scores=missing_scores,
-        probabilities=score_kind is ScoreKind.probability,
-        label_map=said(label_map, "--label-map"),
-        rows_are_patients=rows_are_patients,
-        mapping=read_mapping(mapping) if mapping else {},
-        age_bands=tuple(_whole(age_bands, "--age-bands")),
         trained_on=read_patients(trained_on) if trained_on else frozenset(),
         thresholds=read_thresholds(threshold) if threshold else {},
         explore=explore,
@@ -241,22 +238,15 @@ def compare(
     """
     from medssl.atomic import write_json
     from medssl.evaluate import compare as judge
-    from medssl.evaluate.files import said
-    from medssl.evaluate.terms import Terms
-    from medssl.evaluate.values import read_mapping
+    from medssl.evaluate.files import read_table, said
     from medssl.report.comparison import write_comparison
 
     names = said(columns, "--columns")
-    terms = Terms(
-        probabilities=score_kind is ScoreKind.probability,
-        label_map=said(label_map, "--label-map"),
-        rows_are_patients=rows_are_patients,
-        mapping=read_mapping(mapping) if mapping else {},
-        age_bands=_whole(age_bands, "--age-bands"),
-    )
+    runs = [_paths(given) for given in (first, second)]
     result = judge(
-        *(_tables(given, names) for given in (first, second)), metric=metric, split=split, by=by, margin=margin,
-        intersect=intersect, models=(_called(first), _called(second)), terms=terms,
+        *([read_table(path, names) for path in paths] for paths in runs), metric=metric, split=split, by=by, margin=margin,
+        intersect=intersect, models=[_called(paths) for paths in runs],
+        terms=_terms(score_kind, label_map, rows_are_patients, mapping, age_bands),
     )  # fmt: skip
     if output and output.suffix == ".json":
         write_json(output, result)
@@ -266,22 +256,36 @@ def compare(
         say(line)
 
 
-def _tables(given: str, names: Mapping[str, str]) -> list[pd.DataFrame]:
-    """The tables of one model's runs: of a path, or of several with commas between."""
-    from medssl.evaluate.files import read_table
+def _terms(
+    score_kind: ScoreKind, label_map: str, rows_are_patients: bool, mapping: Path | None, age_bands: str
+) -> Terms:
+    """What is declared of a table, whatever becomes of it."""
+    from medssl.evaluate.files import said
+    from medssl.evaluate.terms import Terms
+    from medssl.evaluate.values import read_mapping
 
-    paths = [given] if Path(given).exists() else [one.strip() for one in given.split(",")]
-    return [read_table(path, names) for path in paths]
+    return Terms(
+        probabilities=score_kind is ScoreKind.probability,
+        label_map=said(label_map, "--label-map"),
+        rows_are_patients=rows_are_patients,
+        mapping=read_mapping(mapping) if mapping else {},
+        age_bands=_whole(age_bands, "--age-bands"),
+    )
 
 
-def _called(given: str) -> str:
+def _paths(given: str) -> list[Path]:
+    """The tables of one model's runs: a path, or several with commas between."""
+    return [Path(given)] if Path(given).exists() else [Path(one.strip()) for one in given.split(",")]
+
+
+def _called(paths: Sequence[Path]) -> str:
     """A model by its tables' names, each with its folder's: that may be all in which two differ."""
-    return ", ".join("/".join(Path(one.strip()).parts[-2:]) for one in given.split(","))
+    return ", ".join("/".join(path.parts[-2:]) for path in paths)
 
 
-def _whole(numbers: str, option: str) -> list[int]:
+def _whole(numbers: str, option: str) -> tuple[int, ...]:
     try:
-        return [int(number) for number in numbers.split(",")]
+        return tuple(int(number) for number in numbers.split(","))
     except ValueError:
         raise UserError(f"{option} {numbers!r}: give whole numbers with commas, e.g. 18,40,65,90") from None
 

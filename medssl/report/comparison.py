@@ -8,6 +8,7 @@ from typing import Any
 
 from medssl.atomic import write_json, write_text
 from medssl.errors import UserError
+from medssl.evaluate.comparison.sentences import CERTAINTY
 from medssl.evaluate.outlines import measure_of
 from medssl.report.drawing import COLOUR, drawing
 from medssl.report.words import METRICS, clean, tame
@@ -69,7 +70,9 @@ def render(content: Mapping[str, Any], template: str) -> str:
     unit = measure_of(content["metric"]).unit
     name = METRICS.get(content["metric"], tame(content["metric"])) + (f" ({unit})" if unit else "")
     parts = [_part(content, task, name, place) for place, task in enumerate(_tasks(content))]
-    return environment.get_template(template).render(content=content, parts=parts, metric=name, unit=unit)
+    return environment.get_template(template).render(
+        content=content, parts=parts, metric=name, unit=unit, certainty=CERTAINTY
+    )
 
 
 def _tasks(content: Mapping[str, Any]) -> list[str]:
