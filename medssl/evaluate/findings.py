@@ -88,7 +88,7 @@ def _for_whom(analyses: Sequence[Row], averages: Sequence[Row]) -> str:
     if not shown:
         verdicts = [gap["verdict"] for a in analyses for gap in _distinct(a["gaps"])]
         open_, settled = (sum(verdict in of for verdict in verdicts) for of in (OPEN, ("equivalent",)))
-        why = f"; {'most' if open_ > settled else 'some'} comparisons are too uncertain to conclude" if open_ else ""
+        why = f"; {'most' if open_ > settled else 'some'} comparisons came to no conclusion" if open_ else ""
         return f"No difference between a group and all others was shown, which does not mean there is none{why}."
     analysis, gap = max(
         shown,

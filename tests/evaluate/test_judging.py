@@ -93,11 +93,11 @@ def test_sentences_say_how_many_comparisons_are_open_and_by_which_metric():
     analysis = {"name": "t", "primary_metric": "auroc", "estimates": [estimate], "cohort": {"attributes": []}}
     settled = [gap("auroc", "site", "equivalent")] * 4
     few = findings([analysis | {"gaps": [*settled, gap("auroc", "sex", "inconclusive")]}], [], 0.05)
-    assert few[1].endswith("; some comparisons are too uncertain to conclude.")
+    assert few[1].endswith("; some comparisons came to no conclusion.")
     assert few[2].startswith("Of 5 comparisons of a group with all others by AUROC, 1 is too uncertain")
     hidden = [gap("auroc", "sex", "suppressed"), gap("sensitivity", "site", "inconclusive")]
     one = findings([analysis | {"gaps": hidden}], [], 0.05)
-    assert one[1].endswith("; most comparisons are too uncertain to conclude.")
+    assert one[1].endswith("; most comparisons came to no conclusion.")
     assert one[2].startswith("Of 1 comparison of a group") and one[2].endswith("exists, and 1 is not shown.")
 
 
