@@ -206,7 +206,7 @@ def finetune(
         open_run(run, recipe, store_, facts)
         with processes.failing_together():
             if processes.first():
-                write_ranges(run, rows)
+                write_ranges(run, rows, start)
         fit(model, steps, settings, run, progress)
         if processes.first():
             if isinstance(model, Telling):

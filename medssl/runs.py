@@ -7,9 +7,10 @@ times.csv        beside it: the seconds since the row before, and how many of th
 pictures/        what went in, what was hidden, what came out
 tensorboard/     the same for TensorBoard
 
-and of a fine-tuning, for whoever predicts with it (see domain/):
-trained_on.json         what its training volumes were like; written when it begins
-trained_on.safetensors  what they look like to its trunk, and how far from that held-out ones are; written when it has ended
+and for whoever predicts with it or goes on from it (see domain/):
+trained_on.json         what its training volumes were like and which they are; written when it begins
+trained_on.safetensors  of a fine-tuning: what they look like to its trunk, and how far from that held-out ones are; written
+                        when it has ended
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from medssl import checkpoint
 from medssl.atomic import replacing, sweep, write_json
 from medssl.errors import UserError
 from medssl.lock import writing
@@ -96,12 +98,9 @@ def origin(start: Path | str | None) -> str:
     """What a training started from: "scratch", or the digest of the weights and of the store that they saw."""
     if start is None:
         return "scratch"
-    record, last = read_run(Path(start)), Path(start) / "last.safetensors"
+    record, last = read_run(Path(start)), Path(start) / checkpoint.NAME
     told = f"pretrained on store {record['store']}"
-    if not last.exists():
-        return told
-    with last.open("rb") as file:
-        return f"{told}, weights {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    return f"{told}, weights {checkpoint.digest(last)[:16]}" if last.exists() else told
 
 
 def digest(store: Store) -> str:

@@ -22,6 +22,7 @@ from medssl import checkpoint, processes
 from medssl.asked import listening
 from medssl.compiling import compile_parts
 from medssl.divergence import Rise
+from medssl.domain import write_ranges
 from medssl.errors import UserError
 from medssl.feed import Feed
 from medssl.methods import Method, build_method
@@ -236,6 +237,9 @@ def pretrain(
     watch = watching(planned, recipe, store_, run)
     with occupied(run):
         open_run(run, recipe, store_, planned.facts)
+        with processes.failing_together():
+            if processes.first():
+                write_ranges(run, select(store_, recipe.get("data", {}), split="train"), start)
         fit(planned.model, planned.batches, planned.settings, run, progress, watch)
     return run
 

@@ -18,6 +18,7 @@ from medssl.phantom import head, prostate
 from medssl.predict import predict, predict_raw
 from medssl.recipe import make, read_recipe
 from medssl.store import Preparation, open_store, prepare
+from medssl.train import pretrain
 from tests.test_cli import run as command
 
 MR = Card(name="new", modality="MR")
@@ -115,6 +116,17 @@ def test_with_a_card_labels_and_label_maps_are_known(balls, models, tmp_path):
         # Whoever was learned from is not judged on, whatever folder the files are in.
         assert {name: split == "train" for name, split in table["split"].items()} == told
         read_predictions(tmp_path / "r.csv")
+
+
+def test_nobody_is_external_of_whom_the_pretraining_has_learned(balls, tmp_path):
+    task = read_recipe(balls / "recipe.yaml", ["pretrain.steps=1", "finetune.steps=1", "data.labelled=4"])
+    everyone = read_recipe(balls / "recipe.yaml", ["pretrain.steps=1"])
+    trunk = pretrain(everyone, balls / "store", tmp_path / "trunk")
+    run = finetune(task, balls / "store", tmp_path / "run", start=trunk)
+    table = predict_raw(run, balls / "archive", tmp_path / "r.csv", card=read_card(balls / "archive" / "card.yaml"))
+    patients = open_store(balls / "store").volumes.groupby("split")["patient_pid"].nunique()
+    split = table.groupby("split")["patient_id"].nunique()
+    assert split["train"] == patients["train"] > 4 and split["external"] == patients["val"] + patients["test"]
 
 
 def test_of_runs_that_answer_together_nobody_is_external_of_whom_any_has_learned(balls, tmp_path):

@@ -10,7 +10,6 @@ volumes that are nearer, or would be were there enough of them, which means the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +129,7 @@ def write_density(
     """Nothing; `run`, whose training on the rows `train` of a store has ended, holds the density of their features, and the
     distances of the rows `held_out`, of which there may be none. One that is there, of the same weights, is kept.
     """
-    weights = _digest(run / checkpoint.NAME)
+    weights = checkpoint.digest(run / checkpoint.NAME)
     if (run / NAME).exists() and _facts(run / NAME).get("weights") == weights:
         return
     trunk = cast(Trunk, cast(nn.Module, read_trunk(run)).to(find_place("32-true").device).eval())
@@ -151,11 +150,6 @@ def _by_lot(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values("volume_id")
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
     return rows.iloc[chosen].reset_index(drop=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts(path: Path) -> dict[str, str]:

@@ -61,7 +61,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class Ranges:
-    """The kinds of volumes that a model was trained on, and the ids of those volumes, which are made of their content."""
+    """The kinds of volumes that a model was trained on, and the ids of those volumes and of all from which the weights that
+    it began with were learned. Ids are made of the volumes' content.
+    """
 
     kinds: tuple[Kind, ...]
     volumes: frozenset[str]
@@ -181,11 +183,17 @@ def _ranges(values: list[Any]) -> tuple[Range, ...]:
     return tuple((float(low), float(high)) for low, high in zip(table.min(0), table.max(0), strict=True))
 
 
-def write_ranges(run: Path, rows: pd.DataFrame) -> None:
-    """Nothing; `run` tells what the volumes of `rows`, from which it learns, are like."""
-    ranges = ranges_of(rows)
+def write_ranges(run: Path, rows: pd.DataFrame, start: Path | str | None = None) -> None:
+    """Nothing; `run` tells what the volumes of `rows`, from which it learns, are like, and which these are and those of
+    `start`, the run that it begins with.
+
+    Of a folder of weights, and of a run of before this was kept, nobody knows.
+    """
+    ranges, before = ranges_of(rows), frozenset[str]()
+    if start is not None and (Path(start) / NAME).is_file():
+        before = read_ranges(Path(start)).volumes
     kinds = [asdict(kind) for kind in ranges.kinds]
-    write_json(run / NAME, {"format": FORMAT, "kinds": kinds, "volumes": sorted(ranges.volumes)})
+    write_json(run / NAME, {"format": FORMAT, "kinds": kinds, "volumes": sorted(ranges.volumes | before)})
 
 
 def read_ranges(run: Path) -> Ranges:

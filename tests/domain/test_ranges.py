@@ -114,6 +114,18 @@ def test_they_are_the_same_when_read_again_and_none_is_an_error(tmp_path):
         read_ranges(tmp_path)
 
 
+def test_what_it_began_with_was_learned_from_too_but_is_no_kind_that_it_answers(tmp_path):
+    first, second, third = (tmp_path / name for name in "abc")
+    picture_rows, own = pd.DataFrame([picture("p"), row("a")]), pd.DataFrame([row("a"), row("b")])
+    write_ranges(first, picture_rows)
+    write_ranges(second, own, first)
+    write_ranges(third, pd.DataFrame([row("c")]), second)
+    assert read_ranges(second).volumes == {"a", "b", "p"} and read_ranges(third).volumes == {"a", "b", "c", "p"}
+    assert read_ranges(second).kinds == ranges_of(own).kinds
+    write_ranges(third, own, tmp_path / "of another program")
+    assert read_ranges(third) == ranges_of(own)
+
+
 def test_the_list_is_for_its_owner_and_there_when_empty(tmp_path):
     path = tmp_path / "p_refused.csv"
     write_refused(path, [])
