@@ -82,6 +82,7 @@ def predict(
 ) -> pd.DataFrame:
     """The predictions table of `splits`, also written to `output` (.parquet or .csv).
 
+    The column `weights` is the first 16 digits of the SHA-256 of what answers, each run's `last.safetensors`.
     Volumes without the label, or any of several, are left out: there is nothing to score. A split without any volume is
     skipped; none left is a UserError. With further runs in `answering`, all answer together: the mean of their
     probabilities. Where maps are written, map_grid and map_note say on which grid each lies, and what that changed or why it
@@ -191,6 +192,7 @@ def _answered(
         worst.save(answering.pictures)
     told = pd.DataFrame(answers)
     table = _table(rows, told, model.head, " + ".join(run.name for run in model.records))
+    table["weights"] = " + ".join(checkpoint.digest(run / checkpoint.NAME)[:16] for run in model.records)
     if model.density is not None:
         shares = unlike(model.run, model.density, model.networks[0].trunk, store, rows, progress)
         table["unlike"] = table["sample_id"].map(dict(zip(rows["volume_id"], shares, strict=True)))

@@ -135,6 +135,7 @@ def evaluate(
 def calibrate(
     predictions: Annotated[Path, typer.Argument(help="Predictions with validation rows, Parquet or CSV.")],
     output: Output,
+    columns: Annotated[str, typer.Option(help=COLUMNS)] = "",
 ) -> None:
     """Make scores as sure as they should be, by a temperature fixed on the validation rows; no two change ranks.
 
@@ -144,14 +145,15 @@ def calibrate(
     Example: medssl calibrate predictions.parquet -o calibrated.parquet
     """
     from medssl.atomic import replacing
-    from medssl.evaluate import read_predictions
+    from medssl.evaluate import check_predictions
     from medssl.evaluate.analysis import digest
+    from medssl.evaluate.files import read_table, said
     from medssl.evaluate.predictions import by_task
     from medssl.evaluate.temperature import calibrated
 
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output}: a predictions table is .parquet or .csv; give one of these endings")
-    given = read_predictions(predictions)
+    given = check_predictions(read_table(predictions, said(columns, "--columns")), str(predictions))
     table = calibrated(given, digest(given))
     with replacing(output) as part:
         if output.suffix == ".csv":
@@ -248,6 +250,7 @@ def compare(
         intersect=intersect, models=[_called(paths) for paths in runs],
         terms=_terms(score_kind, label_map, rows_are_patients, mapping, age_bands),
     )  # fmt: skip
+    result["provenance"] |= {"date": now(), "columns": names}
     if output and output.suffix == ".json":
         write_json(output, result)
     elif output:

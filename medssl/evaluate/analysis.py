@@ -130,12 +130,13 @@ def evaluate(
         "provenance": {
             "tables": {name: digest(table) for name, table in checked.items()}
             | {f"{name}{lesions.BESIDE}": lesions.digest(table) for name, table in found.items()},
-            "versions": _versions(),
+            "versions": versions(),
             "unit": "patient",
             "level": 0.95,
             "settings": {**asked, "by": list(by)},
             "seed": SEED,
             "splits": {name: _splits(table) for name, table in checked.items()},
+            "models": {name: _models(table) for name, table in checked.items()},
         },
     }
 
@@ -184,7 +185,17 @@ def _splits(table: pd.DataFrame) -> dict[str, int]:
     return {str(name): int(count) for name, count in table.groupby("split")["patient_id"].nunique().items()}
 
 
-def _versions() -> dict[str, str]:
+def _models(table: pd.DataFrame) -> list[str]:
+    """Whose predictions they are, as far as the table tells: columns `model` and `weights`; of many the first few."""
+    columns = [name for name in ("model", "weights") if name in table]
+    told = table[columns].drop_duplicates().sort_values(columns) if columns else table.iloc[:0]
+    named = [" ".join(filter(None, row)) for row in told.itertuples(index=False)]
+    named = [name for name in named if name]
+    return [*named[:MOST_LEVELS], *([f"and {len(named) - MOST_LEVELS} more"] if len(named) > MOST_LEVELS else [])]
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers were computed with."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("medssl", "numpy", "scipy", "pandas")}

@@ -50,6 +50,8 @@ def with_group(rows: pd.DataFrame, attribute: str) -> pd.DataFrame:
                 f"--by {attribute}: E161 the table has no attribute {name!r}; it has: {', '.join(known)}"
                 + (f"; did you mean {near[0]}?" if near else "")
             )
+    if len(set(names)) < len(names):
+        raise UserError(f"--by {attribute}: E161 crosses an attribute with itself; cross two, or name one")
     parts = [rows[name].astype(str) for name in names]
     crossed = parts[0]
     for part in parts[1:]:

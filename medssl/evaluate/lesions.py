@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from medssl.errors import UserError
+from medssl.evaluate.files import read_table
 from medssl.evaluate.predictions import by_task, structures_of
 
 if TYPE_CHECKING:
@@ -40,20 +41,9 @@ def lesions_beside(predictions: Path) -> Path:
 
 def read_lesions(path: Path | str) -> pd.DataFrame:
     """The table of lesions in a CSV or Parquet file, its columns as they are. Raises UserError for any other."""
-    import pandas as pd
-
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file; medssl predict writes it beside the predictions of a detection")
-    try:
-        if path.suffix.lower() == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        return pd.read_parquet(path)
-    except Exception as error:  # parsers fail in many ways on a foreign file
-        raise UserError(
-            f"{path}: cannot be read as {path.suffix or 'Parquet'} ({type(error).__name__}); "
-            "give UTF-8 CSV with commas, or Parquet"
-        ) from None
+    return read_table(path)
 
 
 def separated(

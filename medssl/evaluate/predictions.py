@@ -23,8 +23,8 @@ NOT_KNOWN = (UNMAPPED, CONFLICTING, DECLINED, UNKNOWN)
 """Groups of an attribute that are counted and judged, but are no side of a difference: nobody knows what they are."""
 
 NOT_ATTRIBUTES = {
-    *REQUIRED, "task", "model", "score_before", "calibration", "unlike", "warning", "tolerance_mm", "map_grid", "map_note",
-    "age_in_years",
+    *REQUIRED, "task", "model", "weights", "score_before", "calibration", "unlike", "warning", "tolerance_mm",
+    "map_grid", "map_note", "age_in_years",
 }  # fmt: skip
 
 

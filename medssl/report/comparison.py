@@ -71,8 +71,17 @@ def render(content: Mapping[str, Any], template: str) -> str:
     name = METRICS.get(content["metric"], tame(content["metric"])) + (f" ({unit})" if unit else "")
     parts = [_part(content, task, name, place) for place, task in enumerate(_tasks(content))]
     return environment.get_template(template).render(
-        content=content, parts=parts, metric=name, unit=unit, certainty=CERTAINTY
+        content=content, parts=parts, metric=name, unit=unit, certainty=CERTAINTY, declared=_declared(content)
     )
+
+
+def _declared(content: Mapping[str, Any]) -> str:
+    """What was said of the tables, and when with what they were compared; nothing of a JSON that does not tell."""
+    told = content["provenance"]
+    said = {**told.get("settings", {}).get("terms", {}), "columns": told.get("columns")}
+    parts = [f"{name.replace('_', ' ')} {value}" for name, value in said.items() if value]
+    parts += [f"{name} {value}" for name, value in told.get("versions", {}).items()]
+    return "; ".join([*parts, told["date"]] if "date" in told else parts)
 
 
 def _tasks(content: Mapping[str, Any]) -> list[str]:

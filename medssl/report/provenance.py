@@ -13,6 +13,8 @@ def lines_of(report: Row) -> list[tuple[str, str]]:
     lines = [(name, told[name]) for name in ("command", "date") if name in told]
     for name, digest in told["tables"].items():
         lines.append((f"predictions {name}", f"{digest} (SHA-256 of the content, first 16 digits)"))
+    for name, models in told.get("models", {}).items():
+        lines.append((f"model {name}", "; ".join(models) or "not told; evaluate takes it with --columns model=:NAME"))
     for name, splits in told.get("splits", {}).items():
         counts = ", ".join(f"{split} {count}" for split, count in splits.items())
         lines.append((f"patients {name}", f"{counts}; checked: no patient is in two splits"))

@@ -342,6 +342,8 @@ def test_too_many_values_are_no_grouping():
         evaluate({"eye": rows}, by=["ethnicity"])
     with pytest.raises(UserError, match=r"E161 the table has no attribute 'rase'.*did you mean race\?"):
         evaluate({"eye": rows}, by=["rase"])
+    with pytest.raises(UserError, match=r"--by race\*race: E161 crosses an attribute with itself"):
+        evaluate({"eye": rows}, by=["race*race"])
 
 
 def test_a_table_on_the_prostate_with_women_says_so():
@@ -397,6 +399,17 @@ def test_what_was_not_declared_is_not_said_to_be(tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["provenance"]["settings"]["terms"] == {}
     assert "terms" not in dict(lines_of(report))
+
+
+def test_a_report_tells_whose_predictions_it_is_of():
+    own = table(model="plain", weights="0123456789abcdef")
+    told = dict(lines_of(evaluate({"a": own, "b": table()})))
+    assert told["model a"] == "plain 0123456789abcdef"
+    assert told["model b"] == "not told; evaluate takes it with --columns model=:NAME"
+    many = [f"fold {number:02d}" for number in range(len(table()))]
+    assert lines_of(evaluate({"a": table(model=many)}))[1] == (
+        "model a", "; ".join(many[:20]) + f"; and {len(many) - 20} more",
+    )  # fmt: skip
 
 
 def test_the_command_lets_in_a_table_that_we_did_not_write(tmp_path, capsys):

@@ -319,6 +319,9 @@ def test_the_command_takes_the_table_beside_or_another_one(tmp_path, ending):
     assert named == json.loads(json.dumps(section(Detection(cases, found))))
     write(found, lesions_beside(path))
     assert told() == named
+    if ending == "csv":
+        found.to_csv(lesions_beside(path), index=False, sep=";", decimal=",")
+        assert told() == named
     with pytest.raises(SystemExit, match=r"[12]"):
         main(["evaluate", str(path), str(path), "--lesions", str(path), "-o", str(out)])
 

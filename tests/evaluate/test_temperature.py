@@ -61,6 +61,12 @@ def test_the_command_keeps_what_was_and_says_where_it_is_from(tmp_path, capsys, 
     found = read_predictions(tmp_path / f"c.{ending}")
     assert np.allclose(found["score_before"], given["score"])
     assert "validation rows of 30 patients" in found["calibration"].iloc[0] and "temperature" in capsys.readouterr().out
+    given.rename(columns={"score": "prob"}).to_csv(tmp_path / "theirs.csv", index=False)
+    with pytest.raises(SystemExit, match="0"):
+        main(
+            ["calibrate", str(tmp_path / "theirs.csv"), "--columns", "score=prob", "-o", str(tmp_path / f"d.{ending}")]
+        )
+    assert read_predictions(tmp_path / f"d.{ending}")["score"].equals(found["score"])
     with pytest.raises(SystemExit, match="2"):
         main(["calibrate", str(tmp_path / "p.csv"), "-o", str(tmp_path / "c.txt")])
 

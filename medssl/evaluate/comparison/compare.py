@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.evaluate.analysis import digest
+from medssl.evaluate.analysis import digest, versions
 from medssl.evaluate.comparison.compared import Compared, metric_of
 from medssl.evaluate.comparison.pairs import MINIMUM_PATIENTS, SIDES, Answers, pair
 from medssl.evaluate.comparison.sentences import note, sentences
@@ -80,8 +80,10 @@ def compare(
         "provenance": {
             "models": dict(zip(SIDES, models or SIDES, strict=True)),
             "tables": {side: [digest(table) for table in some] for side, some in tables.items()},
+            "versions": versions(),
             "unit": "patient",
             "level": 0.95,
+            "settings": {"by": list(by), "intersect": intersect, "terms": terms.told()},
         },
     }
     content["note"] = note(content)
