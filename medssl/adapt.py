@@ -32,6 +32,9 @@ from medssl.views.history import Told
 from medssl.views.select import Selection, build_views, matching, narrowed, select, select_history
 from medssl.weights import begin_with, origin_of
 
+SAME_WEIGHTS = ("label", "tolerance_mm", "loss", "gamma", "alpha", "by")
+"""What two heads may differ in and still answer the same question with the same weights."""
+
 
 def build_model(recipe: Section) -> Supervised:
     """The untrained trunk and head of a recipe."""
@@ -255,7 +258,8 @@ def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
     """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one, and its
     head where that is a fine-tuning of the same head: first many labels that may be wrong, then few that are right.
 
-    The label's name may be another one; a segmentation's structures may not.
+    The label's name may be another one, and so may how its answers are learned and judged; a segmentation's structures may
+    not.
     """
     begin_with(model.trunk, recipe.get("trunk", {}), build_views(recipe["views"]).crops.size, start)
     last = start / checkpoint.NAME
@@ -266,6 +270,9 @@ def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
             if checkpoint.weights(last, place):
                 checkpoint.fill(model.head.decoder, place, start)
     record = read_run(start)
-    theirs, ours = ({**told.get("head", {}), "label": ""} for told in (record["recipe"], recipe))
+    theirs, ours = (
+        {name: value for name, value in told.get("head", {}).items() if name not in SAME_WEIGHTS}
+        for told in (record["recipe"], recipe)
+    )
     if record["facts"].get("kind") == "finetune" and theirs == ours:
         checkpoint.fill(model.head, f"{record['facts'].get('answers', '')}head.", start)

@@ -153,6 +153,22 @@ def test_a_segmentation_goes_on_from_one_decoder_and_all(balls, tmp_path):
     assert not torch.equal(before["head.last.weight"], after["head.last.weight"])
 
 
+@pytest.mark.parametrize(
+    ("head", "other"),
+    [
+        ("{name: segment, structures: [ball]}", "{name: segment, structures: [ball], tolerance_mm: 1}"),
+        ("{name: detect, loss: focal}", "{name: detect, loss: dice, by: dynamic-fast}"),
+    ],
+)
+def test_a_head_that_is_judged_otherwise_goes_on_all_the_same(balls, tmp_path, head, other):
+    first = finetune(recipe(balls, f"head={head}", "finetune.steps=1"), balls / "store", tmp_path / "first")
+    task = recipe(balls, f"head={other}")
+    model = build_model(task)
+    load_trunk(model, task, first)
+    before = checkpoint.weights(first / checkpoint.NAME, "head.last.")
+    assert before and all(torch.equal(before[name], value) for name, value in model.head.last.state_dict().items())
+
+
 @pytest.mark.parametrize("learn", [[], ["learn={name: mean_teacher}", "data.labelled=12"]])
 def test_a_classifier_goes_on_from_another_head_and_all(balls, tmp_path, learn):
     """Staged: labels that may be wrong first, right ones after; of a mean teacher what answers goes on."""
