@@ -258,12 +258,14 @@ def load_trunk(model: Supervised, recipe: Section, start: Path) -> None:
     """Nothing; the model's trunk holds the weights of `start`, and so does its decoder where that is a run with one, and its
     head where that is a fine-tuning of the same head: first many labels that may be wrong, then few that are right.
 
+    A decoder that `finetune.fresh` names begins anew, and with it the head that is built on it.
     The label's name may be another one, and so may how its answers are learned and judged; a segmentation's structures may
     not.
     """
     begin_with(model.trunk, recipe.get("trunk", {}), build_views(recipe["views"]).crops.size, start)
     last = start / checkpoint.NAME
-    if not last.exists():
+    fresh = make(Training, recipe.get("finetune", {}), "finetune").fresh
+    if not last.exists() or ("decoder" in fresh and isinstance(model.head, Segment | Detect)):
         return
     if isinstance(model.head, Segment | Detect):
         for place in ("decoder.", "head.decoder."):  # of a pretraining, of a segmentation

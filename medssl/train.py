@@ -52,7 +52,9 @@ class Training:
 
     `warmup` is a fraction of the steps. `weight_decay` is of weights of two and more axes: biases and scales do not decay.
     `trunk_lr` scales the trunk's rate (below 1: a pretrained trunk moves less).
-    `frozen` names the parts that do not move at all: trunk, decoder. With `by_scanner`, the scans that a step of
+    `frozen` names the parts that do not move at all: trunk, decoder. `fresh` names the parts that begin with random weights
+    though the run that they begin with has learned ones: decoder (what a rebuild taught it may be in the way, see
+    benchmarks/README.md). With `by_scanner`, the scans that a step of
     pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site), or
     several crossed (sex*glaucoma), whose values come equally often, of which unknown is one.
     `recompute` saves memory and costs time: blocks keep only what they are given and are computed again on the way back, to
@@ -68,6 +70,7 @@ class Training:
     warmup: Share = 0.1
     trunk_lr: Weight = 1.0
     frozen: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     weight_decay: Weight = 0.01
     clip: Positive = 1.0
     may_rise: Weight = 0.0
@@ -87,6 +90,8 @@ class Training:
     def __post_init__(self) -> None:
         if strange := set(self.frozen) - {"trunk", "decoder"}:
             raise UserError(f"frozen: {sorted(strange)[0]!r} is no part that can be; use trunk or decoder")
+        if strange := set(self.fresh) - {"decoder"}:
+            raise UserError(f"fresh: {sorted(strange)[0]!r} is no part that can be; use decoder")
 
 
 class Trainable(Protocol):
@@ -207,7 +212,8 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     method.check(views, max(store.shape(volume_id)[2] for volume_id in rows["volume_id"]))
     if start is not None:
         last = Path(start) / checkpoint.NAME
-        if method.decoder is not None and last.exists() and checkpoint.weights(last, "decoder."):
+        learned = "decoder" not in settings.fresh and last.exists()
+        if method.decoder is not None and learned and checkpoint.weights(last, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
     group = "scanner" if settings.by_scanner and views.count > 1 else ""
     steps = Steps(

@@ -8,6 +8,7 @@ from medssl.adapt import build_model, finetune, load_trunk, plan
 from medssl.errors import UserError
 from medssl.recipe import read_recipe
 from medssl.store import open_store
+from medssl.train import plan as plan_pretraining
 from medssl.train import pretrain
 from medssl.views import Steps
 from medssl.views.select import build_views, select
@@ -27,6 +28,24 @@ def test_a_pretrained_trunk_and_decoder_arrive_bit_for_bit(balls, tmp_path):
     for prefix, module in ("trunk.", model.trunk), ("decoder.", model.head.decoder):
         pretrained = checkpoint.weights(trunk / "last.safetensors", prefix)
         assert all(torch.equal(value, pretrained[name]) for name, value in module.state_dict().items())
+
+
+def test_a_fresh_decoder_begins_as_one_from_scratch_does_though_there_is_a_learned_one(balls, tmp_path):
+    trunk = pretrain(recipe(balls, "pretrain.steps=2"), balls / "store", tmp_path / "trunk")
+    task = recipe(balls, *SEGMENT, "finetune.fresh=[decoder]")
+    model = build_model(task)
+    drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
+    load_trunk(model, task, trunk)
+    pretrained = checkpoint.weights(trunk / "last.safetensors", "trunk.")
+    assert all(torch.equal(value, pretrained[name]) for name, value in model.trunk.state_dict().items())
+    assert all(torch.equal(value, drawn[name]) for name, value in model.head.state_dict().items())
+    learned = checkpoint.weights(trunk / "last.safetensors", "decoder.")
+    for fresh, same in ("[]", True), ("[decoder]", False):
+        told = recipe(balls, f"pretrain.fresh={fresh}")
+        decoder = plan_pretraining(told, open_store(balls / "store"), trunk).model.decoder.state_dict()
+        assert all(torch.equal(value, learned[name]) for name, value in decoder.items()) == same
+    with pytest.raises(UserError, match="fresh: 'trunk' is no part that can be; use decoder"):
+        finetune(recipe(balls, "finetune.fresh=[trunk]"), balls / "store", tmp_path / "run")
 
 
 def test_a_trunk_of_another_shape_is_refused(balls, tmp_path):
