@@ -32,6 +32,11 @@ LEEWAY = 1.5
 COVERED = 0.9
 """Share of a view's extent, or of the smallest training volume's where that is less, that a volume must have."""
 
+ASKED = (
+    "modality", "role", "channels", "channel_facts", "shape", "spacing", "affine", "prepared_shape", "prepared_affine",
+)  # fmt: skip
+"""Columns of a store that say what its volumes are like: of a million, all 60 would take gigabytes."""
+
 Row = Mapping[Any, Any]
 Range = tuple[float, float]
 
@@ -158,7 +163,7 @@ def _listed(known: tuple[Any, ...]) -> str:
 def ranges_of(rows: pd.DataFrame) -> Ranges:
     """The ranges of training volumes, rows of a store; of none, no kind."""
     kinds: dict[tuple[str, bool], list[Row]] = {}
-    for row in rows.sort_values("volume_id").to_dict("records"):
+    for row in rows.sort_values("volume_id")[[name for name in ASKED if name in rows]].to_dict("records"):
         kinds.setdefault((row["modality"], is_flat(row)), []).append(row)
     return Ranges(tuple(_kind_of(*key, kinds[key]) for key in sorted(kinds)), frozenset(rows["volume_id"]))
 
@@ -207,10 +212,12 @@ def read_ranges(run: Path) -> Ranges:
             "refused; run medssl finetune again with its recipe and store: it adds that and trains nothing anew"
         ) from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it and run medssl finetune again") from None
+        raise UserError(
+            f"{path}: not JSON ({error}); delete it and run its training again, which writes it anew"
+        ) from None
     if told.get("format") != FORMAT:
         raise UserError(
-            f"{path}: format {told.get('format')}, this medssl reads {FORMAT}; run medssl finetune again to write it anew"
+            f"{path}: format {told.get('format')}, this medssl reads {FORMAT}; run its training again, which writes it anew"
         )
     return Ranges(tuple(_read_kind(kind) for kind in told["kinds"]), frozenset(told["volumes"]))
 
