@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from medssl.store import Store
 from medssl.views.crops import STRAIGHT, Crops
-from medssl.views.geometry import bounding_box, sample
+from medssl.views.geometry import bounding_box, joined, sample
 from medssl.views.history import NOTHING, History, Told, values_of
 from medssl.views.intensity import BY_MODALITY, Intensity
 from medssl.views.partners import Kind, mirrored, partners
@@ -147,16 +147,17 @@ class Steps(Dataset[Batch]):
         rows = self._rows(step)
         scans = [self._scan(rows[place], (self.seed, step, place)) for place in self.places]
         rows = rows[self.places]
-        views, small, to_mm, to_share, where, masks, bends = zip(*scans, strict=True)
+        whole, small, masks = zip(*scans, strict=True)
         target = torch.stack(masks) if self.target == "mask" else torch.empty(0)
         if self.labels is not None:
             target = torch.from_numpy(self.labels[rows])
         return Batch(
-            x=torch.stack(views, 1), to_mm=torch.stack(to_mm, 1), patient=torch.from_numpy(self.patients[rows]),
-            scanner=torch.from_numpy(self.scanners[rows]), target=target, where=torch.stack(where, 1),
-            small=torch.stack(small, 1) if self.views.small_count else torch.empty(0),
+            x=_stacked(whole, "x"), to_mm=_stacked(whole, "to_mm"), patient=torch.from_numpy(self.patients[rows]),
+            scanner=torch.from_numpy(self.scanners[rows]), target=target, where=_stacked(whole, "where"),
+            small=_stacked(small, "x") if self.views.small_count else torch.empty(0),
             facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
-            to_share=torch.stack(to_share, 1), bend=torch.stack(bends, 1) if bends[0].numel() else torch.empty(0),
+            to_share=_stacked(whole, "to_share"),
+            bend=_stacked(whole, "bend") if self.views.crops.bend_mm and self.views.alter else torch.empty(0),
             told=self.history.told.of(torch.from_numpy(rows)),
         )  # fmt: skip
 
@@ -167,10 +168,10 @@ class Steps(Dataset[Batch]):
 
     def view_of(self, row: int) -> torch.Tensor:
         """The first view (C, *S) of a row, outside of any step."""
-        return self._scan(row, (self.seed, 0, row))[0][0]
+        return self._scan(row, (self.seed, 0, row))[0][0].x
 
-    def _scan(self, row: int, key: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-        """A scan's views, small views, matrices to mm and to shares, places in the volume, first label map, and bends.
+    def _scan(self, row: int, key: tuple[int, ...]) -> tuple[list[Seen], list[Seen], torch.Tensor]:
+        """A scan's views, its small views, and the label map of the first view.
 
         Every second view is of the scan's partner, if it has one.
         """
@@ -188,11 +189,7 @@ class Steps(Dataset[Batch]):
             seen |= zip(numbers, cut, strict=True)
             mask = labels if one == row else mask
         whole, small = ([seen[n] for n in sorted(seen) if (n >= SMALL) == inside] for inside in (False, True))
-        return (
-            torch.stack([one.x for one in whole]), torch.stack([one.x for one in small]) if small else mask,
-            torch.stack([one.to_mm for one in whole]), torch.stack([one.to_share for one in whole]),
-            torch.stack([one.where for one in whole]), mask, torch.stack([one.bend for one in whole]),
-        )  # fmt: skip
+        return whole, small, mask
 
     def _with_earlier(self, row: int, numbers: list[int], key: tuple[int, ...], last: list[Seen]) -> list[Seen]:
         """The views of a row, with those of the visits before it in front (T, C, *S) where series are asked for."""
@@ -210,7 +207,8 @@ class Steps(Dataset[Batch]):
     ) -> tuple[list[Seen], torch.Tensor]:
         """The views of so many numbers of one volume, `visit` visits before the row's own, and the label map of the first.
 
-        All places are drawn first; then one box of the volume that holds them all is read and all views are cut from it.
+        All places are drawn first; then one box of the volume that holds them all is read and all views are cut from it,
+        or several, where views are so far apart that this is less.
         """
         volume_id, views = self.history.volumes[row][visit], self.views
         shape, affine = self.store.shape(volume_id), self.store.affine(volume_id)
@@ -232,17 +230,16 @@ class Steps(Dataset[Batch]):
             Spot(law, place, law.draw_bend(place, affine, rng) if views.alter else STRAIGHT)
             for law, place, rng in zip([views.crops] * count + [crops] * len(rngs[count:]), places, rngs, strict=True)
         ]
-        boxes = [bounding_box(spot.place, spot.crops.grid, shape, spot.bend) for spot in spots]
-        start, stop = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
-        image, change = self._box(volume_id, "image", start, stop), self._change(row)
-        cut = [_view(image, spot, start) for spot in spots]
+        reads, which = joined([bounding_box(spot.place, spot.crops.grid, shape, spot.bend) for spot in spots])
+        images, change = [self._box(volume_id, "image", *box) for box in reads], self._change(row)
+        cut = [_view(images[n], spot, reads[n][0]) for n, spot in zip(which, spots, strict=True)]
         if visit:  # the place is that of the last visit's view, noise and gain are the scanner's of that day
             rngs = [np.random.default_rng((*key, number, visit)) for number in numbers]
         if views.alter:
             cut = [change.apply(x, rng) for x, rng in zip(cut, rngs, strict=True)]
         mask = torch.empty(0)
         if self.target == "mask":
-            mask = _view(self._box(volume_id, "mask", start, stop), spots[0], start, "nearest")[0].long()
+            mask = _view(self._box(volume_id, "mask", *reads[0]), spots[0], reads[0][0], "nearest")[0].long()
         share = np.diag([*(1 / np.array(shape)), 1.0])
         share[:3, 3] = 0.5 / np.array(shape)
         return [
@@ -284,6 +281,12 @@ def _view(
     part = box[:, *(slice(a, b) for a, b in zip(low, high, strict=True))]
     cut = sample(part, shift @ spot.place, spot.crops.grid, order, spot.bend)
     return cut if len(spot.crops.size) == 3 else cut[..., 0]
+
+
+def _stacked(scans: Sequence[Sequence[Seen]], name: str) -> torch.Tensor:
+    """What the views of several scans hold by a name (V, B, ...)."""
+    every = [getattr(view, name) for views in zip(*scans, strict=True) for view in views]
+    return torch.stack(every).unflatten(0, (-1, len(scans)))
 
 
 def classes_of(store: Store, rows: pd.DataFrame, name: str) -> np.ndarray:

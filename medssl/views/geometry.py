@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import numba
 import numpy as np
 import torch
-from torch.nn import functional
 
 from medssl.views.bend import shift_of_grid
 from medssl.views.crops import STRAIGHT
-
-NEAR_RIM = 1e-3
-"""Voxels from a box's rim within which rounding might take a place beyond it."""
-
-EXACT = 1 << 24
-"""Whole numbers that float32 holds."""
-
-CACHED = 1 << 15
-"""Voxels interpolated at a time."""
 
 MARGIN = 2
 """Voxels read around a view's box, so that interpolation at its rim has neighbours."""
@@ -37,6 +30,26 @@ def bounding_box(
     return start, stop
 
 
+def joined(boxes: Sequence[tuple[np.ndarray, ...]]) -> tuple[list[tuple[np.ndarray, ...]], list[int]]:
+    """The boxes (start, stop) to read, and for each of `boxes` the number of the one that holds it.
+
+    Boxes are read as one where that is no more than to read each: two small views at the ends of a large volume are not.
+    """
+    reads: list[tuple[np.ndarray, ...]] = []
+    which = []
+    for start, stop in boxes:
+        for number, (low, high) in enumerate(reads):
+            both = np.minimum(low, start), np.maximum(high, stop)
+            if np.prod(both[1] - both[0]) <= np.prod(high - low) + np.prod(stop - start):
+                reads[number] = both
+                break
+        else:
+            number = len(reads)
+            reads.append((start, stop))
+        which.append(number)
+    return reads, which
+
+
 def sample(
     box: np.ndarray,
     matrix: np.ndarray,
@@ -47,116 +60,110 @@ def sample(
     """Values (C, *grid) of `box` (C, I, J, K) at the view's voxels, bent; `matrix` maps view voxel to box voxel.
 
     Outside the box is each channel's lowest value (nearest: 0), which is what the volume's empty rim holds; an axis of one
-    voxel has no outside.
+    voxel has no outside. What is as near to two voxels has the value of the one behind. Whole voxels are copied.
     """
     linear, start = matrix[:3, :3].copy(), matrix[:3, 3].copy()
     for axis, n in enumerate(box.shape[1:]):
         if n == 1:
             linear[axis], start[axis] = 0, 0
-    if order == "nearest":
-        return _nearest(box, linear, start, grid, bend)
-    turned = bend.numel() or np.any(linear - np.diag(np.diag(linear)))
-    channels = [torch.from_numpy(channel) for channel in box]
-    if turned:
-        return torch.stack([_anywhere(channel, linear, start, grid, bend) for channel in channels])
-    return torch.stack([_along_axes(channel, np.diag(linear), start, grid) for channel in channels])
-
-
-def _along_axes(values: torch.Tensor, step: np.ndarray, start: np.ndarray, grid: tuple[int, int, int]) -> torch.Tensor:
-    """Trilinear interpolation (*grid) of one channel (I, J, K), one axis after the other, which without a turn is that of
-    all at once; whole voxels are copied.
-    """
-    values = values.float()
-    fill = values.amin()
-    for axis, n in enumerate(grid):
-        place, size = start[axis] + step[axis] * np.arange(n), values.shape[axis]
-        if place.min() < 0 or place.max() > size - 1:
-            rim = fill.expand([1 if a == axis else m for a, m in enumerate(values.shape)])
-            values = torch.cat([rim, values, rim], axis)
-            place, size = np.clip(place, -1, size) + 1, size + 2
-        lower = np.minimum(np.floor(place).astype(np.int64), max(size - 2, 0))
-        share = torch.from_numpy(place - lower).float().view([-1 if a == axis else 1 for a in range(3)])
-        below = values.index_select(axis, torch.from_numpy(lower))
-        if share.any():
-            below = torch.lerp(below, values.index_select(axis, torch.from_numpy(lower + 1)), share)
-        values = below
-    return values
-
-
-def _anywhere(
-    values: torch.Tensor, linear: np.ndarray, start: np.ndarray, grid: tuple[int, int, int], bend: torch.Tensor
-) -> torch.Tensor:
-    """Trilinear interpolation (*grid) of one channel (I, J, K), a few planes at a time, which stay in the processor's cache.
-
-    The eight neighbours are gathered by one index: torch's own kernel for volumes goes voxel by voxel.
-    """
-    moved = shift_of_grid(torch.tensordot(torch.from_numpy(linear), bend, dims=1), grid) if bend.numel() else None
-    low, high = _reach(linear, start, grid, moved)
-    inside = (low >= NEAR_RIM).all() and (high <= np.array(values.shape) - 1 - NEAR_RIM).all()
-    values = values if values.dtype == torch.float16 else values.float()  # half as much to fetch
-    values, start = (values.contiguous(), start) if inside else (_with_rim(values), start + 1)
-    i, j, k = (np.multiply.outer(linear[:, axis], np.arange(n)) for axis, n in enumerate(grid))
-    rows = torch.from_numpy((i + start[:, None])[:, :, None] + j[:, None, :]).float()[..., None]
-    last = torch.from_numpy(k).float()[:, None, None, :]
-    flat, (across, along) = values.view(-1), values.stride()[:2]
-    whole = torch.float32 if len(flat) < EXACT else torch.float64
-    corners = [flat[a * across + b * along + c :] for a in (0, 1) for b in (0, 1) for c in (0, 1)]
-    planes = max(1, CACHED // (grid[1] * grid[2]))
-    found, buffer = torch.empty(grid), torch.empty(8, planes * grid[1] * grid[2])
-    fetched = torch.empty_like(buffer, dtype=values.dtype) if values.dtype != buffer.dtype else buffer
-    for first in range(0, grid[0], planes):
-        some = slice(first, first + planes)
-        place = (rows[:, some] + last if moved is None else rows[:, some] + last + moved[:, some].float()).flatten(1)
-        if not inside:
-            for one, n in zip(place, values.shape, strict=True):
-                one.clamp_(0, n - 2)
-        lower = place.floor()
-        (u, v, w), (a, b, c) = place.sub_(lower), lower.to(whole)
-        index = a.mul_(across).add_(b, alpha=along).add_(c).to(torch.int32 if len(flat) < 1 << 31 else torch.int64)
-        for corner, one in zip(corners, fetched[:, : len(index)], strict=True):
-            torch.index_select(corner, 0, index, out=one)
-        near = buffer[:, : len(index)].copy_(fetched[:, : len(index)])
-        for gap, share in ((1, w), (2, v), (4, u)):  # edges, then faces, then the cell
-            for one in range(0, 8, 2 * gap):
-                near[one].lerp_(near[one + gap], share)
-        found[some].view(-1).copy_(near[0])
+    if not bend.numel() and (part := _whole(box, linear, start, grid)) is not None:
+        return part
+    shift = np.empty((3, 0, 0, 0))
+    if bend.numel():
+        shift = shift_of_grid(torch.tensordot(torch.from_numpy(linear), bend, dims=1), grid).numpy()
+    found = torch.empty(len(box), *grid)
+    for channel, out in zip(box, found.numpy(), strict=True):
+        values = torch.from_numpy(channel).float().contiguous()
+        fill = 0.0 if order == "nearest" else values.amin().item()
+        _interpolate(values.numpy(), (linear, start, shift), order == "nearest", fill, out)
     return found
 
 
-def _with_rim(values: torch.Tensor) -> torch.Tensor:
-    """The channel with its lowest value around it, one voxel before and two behind."""
-    i, j, k = values.shape
-    wide = torch.empty(i + 3, j + 3, k + 3, dtype=values.dtype)
-    inner = wide[1:-2, 1:-2, 1:-2].copy_(values)
-    fill = inner.amin()
-    for axis in range(3):
-        wide.narrow(axis, 0, 1).fill_(fill)
-        wide.narrow(axis, -2, 2).fill_(fill)
-    return wide
+def _whole(box: np.ndarray, linear: np.ndarray, start: np.ndarray, grid: tuple[int, int, int]) -> torch.Tensor | None:
+    """The values (C, *grid) of a view whose voxels are those of the box, some axes of it mirrored; None of any other."""
+    step = np.diag(linear)
+    if not (np.abs(linear) == np.eye(3)).all() or (start % 1).any():
+        return None
+    ends = np.stack([start, start + step * (np.array(grid) - 1)]).astype(int)
+    low, high = ends.min(0), ends.max(0) + 1
+    if (low < 0).any() or (high > box.shape[1:]).any():
+        return None
+    part = torch.from_numpy(box[:, *(slice(a, b) for a, b in zip(low, high, strict=True))])
+    return part.to(torch.float32, copy=True).flip([axis + 1 for axis in range(3) if step[axis] < 0])
 
 
-def _reach(
-    linear: np.ndarray, start: np.ndarray, grid: tuple[int, int, int], moved: torch.Tensor | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest place along each axis of the box."""
-    ends = linear * (np.array(grid) - 1)
-    low, high = start + np.minimum(ends, 0).sum(1), start + np.maximum(ends, 0).sum(1)
-    if moved is None:
-        return low, high
-    return low + moved.amin((1, 2, 3)).numpy(), high + moved.amax((1, 2, 3)).numpy()
+def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop as machine code, kept beside this file, or in the user's cache, where there is one to write to.
+
+    Torch's own loops over volumes take five times as long. Nothing is reordered, so that a view is the same on any
+    processor that rounds a product and a sum at once.
+    """
+    try:
+        return numba.njit(nogil=True, fastmath={"contract"}, cache=True)(loop)
+    except RuntimeError:  # no folder to write to: every process compiles it anew, in a second
+        return numba.njit(nogil=True, fastmath={"contract"})(loop)
 
 
-def _nearest(
-    box: np.ndarray, linear: np.ndarray, start: np.ndarray, grid: tuple[int, int, int], bend: torch.Tensor
-) -> torch.Tensor:
-    """The values of the nearest voxels, 0 outside."""
-    values = torch.from_numpy(box).float().contiguous()
-    size = np.array(box.shape[1:], dtype=float)
-    index = torch.from_numpy(np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij")).astype(float))
-    if bend.numel():
-        index += shift_of_grid(bend, grid)
-    place = torch.tensordot(torch.from_numpy(linear), index, dims=1) + torch.from_numpy(start).view(3, 1, 1, 1)
-    # grid_sample wants the last array axis first, and places from -1 to 1.
-    scaled = place * torch.from_numpy(2 / np.maximum(size - 1, 1)).view(3, 1, 1, 1) - 1
-    found = scaled.flip(0).permute(1, 2, 3, 0)[None].float()
-    return functional.grid_sample(values[None], found, mode="nearest", padding_mode="zeros", align_corners=True)[0]
+@_compiled
+def _interpolate(
+    values: np.ndarray,
+    places: tuple[np.ndarray, np.ndarray, np.ndarray],
+    nearest: bool,
+    fill: float,
+    found: np.ndarray,
+) -> None:
+    """Nothing; `found` (*grid) is what one channel (I, J, K) holds at `places`: a matrix, a start, and shifts or none."""
+    linear, start, shift = places
+    bent, beyond = shift.size > 0, np.float32(fill)
+    last_i, last_j, last_k = values.shape[0] - 1, values.shape[1] - 1, values.shape[2] - 1
+    di, dj, dk = linear[0, 2], linear[1, 2], linear[2, 2]
+    for x in range(found.shape[0]):
+        for y in range(found.shape[1]):
+            i0, j0, k0 = start[0], start[1], start[2]
+            i0 += linear[0, 0] * x + linear[0, 1] * y
+            j0 += linear[1, 0] * x + linear[1, 1] * y
+            k0 += linear[2, 0] * x + linear[2, 1] * y
+            for z in range(found.shape[2]):
+                i, j, k = i0 + di * z, j0 + dj * z, k0 + dk * z
+                if bent:
+                    i, j, k = i + shift[0, x, y, z], j + shift[1, x, y, z], k + shift[2, x, y, z]
+                if nearest:
+                    i, j, k = math.floor(i + 0.5), math.floor(j + 0.5), math.floor(k + 0.5)
+                a, b, c = math.floor(i), math.floor(j), math.floor(k)
+                v, w = np.float32(j - b), np.float32(k - c)
+                if 0 <= a < last_i and 0 <= b < last_j and 0 <= c < last_k:
+                    low = _face(
+                        values[a, b, c], values[a, b, c + 1], values[a, b + 1, c], values[a, b + 1, c + 1], v, w
+                    )
+                    a += 1
+                    high = _face(
+                        values[a, b, c], values[a, b, c + 1], values[a, b + 1, c], values[a, b + 1, c + 1], v, w
+                    )
+                    a -= 1
+                else:
+                    low = _rim(values, a, b, c, v, w, beyond)
+                    high = _rim(values, a + 1, b, c, v, w, beyond)
+                found[x, y, z] = low + np.float32(i - a) * (high - low)
+
+
+@_compiled
+def _rim(values: np.ndarray, a: int, b: int, c: int, v: float, w: float, fill: float) -> float:
+    """As `_face` of four voxels, of which those outside are `fill`."""
+    return _face(
+        _at(values, a, b, c, fill), _at(values, a, b, c + 1, fill),
+        _at(values, a, b + 1, c, fill), _at(values, a, b + 1, c + 1, fill), v, w,
+    )  # fmt: skip
+
+
+@_compiled
+def _at(values: np.ndarray, a: int, b: int, c: int, fill: float) -> float:
+    if 0 <= a < values.shape[0] and 0 <= b < values.shape[1] and 0 <= c < values.shape[2]:
+        return values[a, b, c]
+    return fill
+
+
+@_compiled
+def _face(v00: float, v01: float, v10: float, v11: float, v: float, w: float) -> float:
+    """The value between four."""
+    low, high = v00 + w * (v01 - v00), v10 + w * (v11 - v10)
+    return low + v * (high - low)

@@ -136,6 +136,9 @@ BY_MODALITY = {
 }
 """The changes that fit a modality when the recipe names none."""
 
+NORMAL = torch.special.ndtri((torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16)).float()
+"""Standard normal numbers that are equally likely: the middles of 65,536 quantiles, of which none is beyond 4.4."""
+
 
 def window(x: torch.Tensor, level: float, width: float) -> torch.Tensor:
     """Prepared CT values seen through a window `level` higher and `width` times as wide, from -1 to 1 again."""
@@ -181,8 +184,9 @@ def thicken(x: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _noise(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Standard normal numbers (*x), by torch from a seed of `rng`: numpy takes three times as long."""
-    return torch.randn(x.shape, generator=torch.Generator().manual_seed(int(rng.integers(1 << 63))))
+    """Standard normal numbers (*x), one of `NORMAL` each: torch's own take twice as long, numpy's six times."""
+    bits = rng.integers(1 << 64, size=-(-x.numel() // 4), dtype=np.uint64).view(np.uint16)[: x.numel()]
+    return NORMAL.index_select(0, torch.from_numpy(bits).int()).view(x.shape)
 
 
 def _field(x: torch.Tensor, rng: np.random.Generator, amplitude: float) -> torch.Tensor:

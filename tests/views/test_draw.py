@@ -99,3 +99,27 @@ def test_a_large_volume_is_read_by_the_box_and_gives_the_same_views(monkeypatch)
     read_by_box = Steps(store, ROWS, views, batch=2, seed=0)[3]
     assert len(boxes) == 2 and all(start is not None and max(np.subtract(stop, start)) < 30 for start, stop in boxes)
     assert torch.allclose(kept.x, read_by_box.x, atol=1e-4) and torch.allclose(kept.small, read_by_box.small, atol=1e-4)
+
+
+def test_views_far_apart_are_read_by_themselves_and_are_the_same(monkeypatch):
+    index = ramps((200, 12, 12)).read()
+    boxes = []
+
+    def read(_, __, start=None, stop=None):
+        boxes.append((start, stop))
+        return index if start is None else index[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
+
+    store = ramps((200, 12, 12))
+    store.read = read
+    views = Views(crops=Crops(size=(8, 8, 8)), small=Crops(size=(4, 4, 4)), count=3, small_count=6)
+    kept = Steps(store, ROWS[:1], views, batch=1, seed=2)
+    monkeypatch.setattr("medssl.views.draw.CACHE_BYTES", 1 << 40)
+    told = [kept[step] for step in range(8)]
+    monkeypatch.setattr("medssl.views.draw.CACHE_BYTES", 1 << 10)
+    boxes.clear()
+    by_box = Steps(store, ROWS[:1], views, batch=1, seed=2)
+    for step, one in enumerate(told):
+        other = by_box[step]
+        assert torch.equal(one.x, other.x) and torch.equal(one.small, other.small)
+    assert 8 < len(boxes) <= 24
+    assert max(stop[0] - start[0] for start, stop in boxes) < 60

@@ -2,14 +2,14 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 import torch
 
-from medssl.views import geometry
 from medssl.views.bend import shift
 from medssl.views.crops import STRAIGHT
-from medssl.views.geometry import sample
+from medssl.views.geometry import _compiled, joined, sample
 
 
 def slow(box, matrix, grid, order, bend):
@@ -52,13 +52,11 @@ def matrix(kind, rng):
     return place
 
 
-@pytest.mark.parametrize("few", [False, True], ids=["at once", "few planes at a time"])
 @pytest.mark.parametrize("kind", ["turned", "scaled", "whole"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_every_path_is_the_slow_one(kind, dtype, few, monkeypatch):
-    monkeypatch.setattr(geometry, "CACHED", 40 if few else 1 << 15)
-    rng = np.random.default_rng([["turned", "scaled", "whole"].index(kind), few])
-    for number in range(12):
+def test_every_path_is_the_slow_one(kind, dtype):
+    rng = np.random.default_rng(["turned", "scaled", "whole"].index(kind))
+    for number in range(24):
         shape = tuple(int(n) for n in rng.integers(1, 10, 3))
         grid = tuple(int(n) for n in rng.integers(1, 7, 3))
         box = rng.normal(size=(2, *shape)).astype(dtype)
@@ -79,7 +77,11 @@ def test_whole_voxels_are_copied_bit_for_bit(rng):
     place = np.eye(4)
     place[:3, 3] = [2, 6, 1]
     place[1, 1] = -1
-    assert (sample(box, place, (5, 4, 3)).numpy() == box[:, 2:7, 6:2:-1, 1:4]).all()
+    found = sample(box, place, (5, 4, 3))
+    assert (found.numpy() == box[:, 2:7, 6:2:-1, 1:4]).all()
+    assert (sample(box > 0, place, (5, 4, 3), "nearest").numpy() == (box > 0)[:, 2:7, 6:2:-1, 1:4]).all()
+    found.zero_()
+    assert box[:, 2:7, 6:2:-1, 1:4].all(), "a view is no window on the volume"
 
 
 def test_an_interpolation_within_the_box_and_one_that_reaches_its_rim_agree(rng):
@@ -95,3 +97,35 @@ def test_an_interpolation_within_the_box_and_one_that_reaches_its_rim_agree(rng)
     turn[:3, 3] -= 8
     moved[:3, 3] -= 8
     assert torch.allclose(sample(box, turn, (8, 8, 8)), sample(wide, moved, (8, 8, 8)), atol=1e-5)
+
+
+def test_without_a_folder_to_keep_it_a_loop_is_compiled_all_the_same(monkeypatch):
+    njit = numba.njit
+
+    def nowhere(*, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", nowhere)
+    assert _compiled(lambda a: a + 1)(2) == 3
+
+
+def test_boxes_are_read_as_one_where_that_is_no_more():
+    def box(start, stop):
+        return np.array(start), np.array(stop)
+
+    near, inside, far = box((0, 0, 0), (10, 10, 10)), box((2, 3, 4), (6, 6, 6)), box((80, 0, 0), (90, 10, 10))
+    reads, which = joined([near, far, inside, box((5, 0, 0), (15, 10, 10))])
+    assert which == [0, 1, 0, 0]
+    assert np.array_equal(reads[0], box((0, 0, 0), (15, 10, 10))) and np.array_equal(reads[1], far)
+
+
+def test_every_box_is_in_what_is_read_and_that_is_no_more_than_all_of_them(rng):
+    for count in (1, 2, 5, 9) * 10:
+        starts = rng.integers(0, 40, (count, 3))
+        boxes = list(zip(starts, starts + rng.integers(1, 20, (count, 3)), strict=True))
+        reads, which = joined(boxes)
+        for (start, stop), number in zip(boxes, which, strict=True):
+            assert (reads[number][0] <= start).all() and (reads[number][1] >= stop).all()
+        assert sum(np.prod(b - a) for a, b in reads) <= sum(np.prod(b - a) for a, b in boxes)

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from medssl.errors import UserError
-from medssl.views.intensity import BY_MODALITY, Intensity, magnitude, smooth, speckled, thicken, window
+from medssl.views.intensity import BY_MODALITY, NORMAL, Intensity, _noise, magnitude, smooth, speckled, thicken, window
 
 OFF = {"gain": 0.0, "offset": 0.0, "gamma": 0.0, "noise": 0.0}
 
@@ -36,6 +37,24 @@ def test_gamma_keeps_order_and_range():
     assert (y.flatten().diff() > 0).all()
     assert y.min().item() == pytest.approx(-2, abs=0.02)
     assert y.max().item() == pytest.approx(3, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 64, 64, 64), (3, 41, 7), (1, 1, 1)])
+def test_noise_is_standard_normal_and_every_seed_has_its_own(size):
+    seen, other = (_noise(torch.zeros(size), np.random.default_rng(seed)) for seed in (5, 6))
+    assert seen.shape == torch.Size(size) and seen.dtype == torch.float32
+    assert not torch.equal(seen, other)
+    if seen.numel() > 100:
+        assert stats.kstest(seen.flatten().numpy(), "norm").pvalue > 0.01
+        lagged = torch.corrcoef(torch.stack([seen.flatten()[:-1], seen.flatten()[1:]]))[0, 1]
+        assert abs(lagged) < 4 / seen.numel() ** 0.5
+
+
+def test_the_normal_numbers_have_the_moments_of_the_law():
+    values = NORMAL.double()
+    assert values.mean().item() == pytest.approx(0, abs=1e-9)
+    assert values.var(correction=0).item() == pytest.approx(1, abs=1e-4)
+    assert (values**4).mean().item() == pytest.approx(3, abs=5e-3)
 
 
 def test_noise_of_a_magnitude_has_the_mean_of_rayleigh_where_there_is_no_signal():

@@ -5,7 +5,7 @@ over rows, 1.96 times it on either side, and the percentiles of a bootstrap over
 of six equal groups is told to differ, beside six tests at 5 % each; and how often two groups that differ by just the margin
 are told to be equivalent. Scores are normal, a patient's two eyes have the same label and a correlation of .8.
 
-`OMP_NUM_THREADS=1 python benchmarks/coverage.py` prints Markdown.
+`OMP_NUM_THREADS=1 python benchmarks/intervals.py` prints Markdown.
 """
 
 from __future__ import annotations
