@@ -82,11 +82,11 @@ def sample(
 def _whole(box: np.ndarray, linear: np.ndarray, start: np.ndarray, grid: tuple[int, int, int]) -> torch.Tensor | None:
     """The values (C, *grid) of a view whose voxels are those of the box, some axes of it mirrored; None of any other."""
     step = np.diag(linear)
-    if not (np.abs(linear) == np.eye(3)).all() or (start % 1).any():
+    if not (np.abs(linear) == np.diag(np.array(box.shape[1:]) > 1)).all() or (start % 1).any():
         return None
     ends = np.stack([start, start + step * (np.array(grid) - 1)]).astype(int)
     low, high = ends.min(0), ends.max(0) + 1
-    if (low < 0).any() or (high > box.shape[1:]).any():
+    if (low < 0).any() or (high > box.shape[1:]).any() or (high - low != grid).any():
         return None
     part = torch.from_numpy(box[:, *(slice(a, b) for a, b in zip(low, high, strict=True))])
     return part.to(torch.float32, copy=True).flip([axis + 1 for axis in range(3) if step[axis] < 0])

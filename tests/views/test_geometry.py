@@ -80,6 +80,9 @@ def test_whole_voxels_are_copied_bit_for_bit(rng):
     found = sample(box, place, (5, 4, 3))
     assert (found.numpy() == box[:, 2:7, 6:2:-1, 1:4]).all()
     assert (sample(box > 0, place, (5, 4, 3), "nearest").numpy() == (box > 0)[:, 2:7, 6:2:-1, 1:4]).all()
+    flat, place[1, 1], place[1, 3], place[2, 3] = box[..., :1], 1, 0, 3.7
+    assert (sample(flat, place, (5, 4, 1)).numpy() == flat[:, 2:7, :4]).all(), "an axis of one voxel has no places"
+    assert (sample(flat, place, (5, 4, 2)).numpy() == flat[:, 2:7, :4]).all()
     found.zero_()
     assert box[:, 2:7, 6:2:-1, 1:4].all(), "a view is no window on the volume"
 
