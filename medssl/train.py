@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch.utils.data import Dataset
@@ -25,6 +26,7 @@ from medssl.divergence import Rise
 from medssl.domain import write_ranges
 from medssl.errors import UserError
 from medssl.feed import Feed
+from medssl.idle import Idle
 from medssl.methods import Method, build_method
 from medssl.pictures import save_picture
 from medssl.place import Strategy, join
@@ -55,7 +57,8 @@ class Training:
     `frozen` names the parts that do not move at all: trunk, decoder. `fresh` names the parts that begin with random weights
     though the run that they begin with has learned ones: decoder (what a rebuild taught it may be in the way, see
     benchmarks/README.md). With `by_scanner`, the scans that a step of
-    pretraining compares are all of one scanner. `balance` names a column or label of the store (modality, site), or
+    pretraining compares are all of one scanner, or each of one that has no second patient.
+    `balance` names a column or label of the store (modality, site), or
     several crossed (sex*glaucoma), whose values come equally often, of which unknown is one.
     `recompute` saves memory and costs time: blocks keep only what they are given and are computed again on the way back, to
     the same bits. `compile` compiles the trunk first, which did not pay on a CPU (see compiling.py).
@@ -139,6 +142,7 @@ def fit(
     first = processes.first()
     log, times = (Log(run / name, start) if first else None for name in ("log.csv", TIMES))
     rise = Rise(settings.may_rise if first else 0.0, run)
+    idle = Idle(name for name, term in getattr(model, "terms", {}).items() if term.weight)
     writer = SummaryWriter(run / "tensorboard", purge_step=start) if first else nullcontext()
     model.train()
     with closing(feed), writer as board, listening() as asked:
@@ -159,6 +163,7 @@ def fit(
             norm = float(whole(norm))
             if not math.isfinite(norm):  # a loss may be finite where its slope is not; the weights have not moved yet
                 raise UserError(f"step {step}: the norm of the gradient is {norm}; {KEPT_BACK}")
+            idle.check(step, norm, losses)
             optimizer.step()
             optimizer.zero_grad()
             model.after_step(settings.steps)  # type: ignore[operator]
@@ -215,13 +220,20 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
         learned = "decoder" not in settings.fresh and last.exists()
         if method.decoder is not None and learned and checkpoint.weights(last, "decoder."):
             checkpoint.fill(method.decoder, "decoder.", Path(start))
-    group = "scanner" if settings.by_scanner and views.count > 1 else ""
+    group = ""
+    if settings.by_scanner and views.count > 1:
+        rows, group = rows.assign(together=_together(rows)), "together"
     steps = Steps(
         store, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
         facts=method.columns, share=processes.share(),
     )  # fmt: skip
     began = origin_of(None if start is None else Path(start))
     return Plan(method, steps, settings, {"kind": "pretrain", "start": began, "volumes": len(rows)})
+
+
+def _together(rows: pd.DataFrame) -> pd.Series:
+    """The scanner of each row; "" for all those that have one patient only, who could be compared with nobody there."""
+    return rows["scanner"].where(rows.groupby("scanner")["patient_pid"].transform("nunique") > 1, "")
 
 
 def pretrain(

@@ -28,7 +28,19 @@ ORDER = [
     ["methods"],
     ["adaptations"],
     ["heads"],
-    ["checkpoint", "place", "schedule", "asked", "feed", "compiling", "divergence", "runs", "pictures", "mistakes"],
+    [
+        "checkpoint",
+        "place",
+        "schedule",
+        "asked",
+        "feed",
+        "compiling",
+        "divergence",
+        "idle",
+        "runs",
+        "pictures",
+        "mistakes",
+    ],
     ["weights"],
     ["learners"],
     ["probe"],
@@ -77,7 +89,7 @@ def test_imports_point_upstream(path):
             assert LEVEL[rest[0]] <= own, f"{room(path)} may not import {name}"
             assert not (room(path) in JUDGING and rest[0] in READING), f"judging may not import {name}: it reads tables"
         if own < LEARNING:
-            assert first not in {"torch", "monai", "lightning_fabric"}, f"{path.name} may not import {name}"
+            assert first not in {"torch", "monai", "lightning_fabric", "numba"}, f"{path.name} may not import {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -100,9 +112,8 @@ def test_no_class_of_ours_is_subclassed_by_ours():
 
 
 def loaded_by(code):
-    script = (
-        f"import sys\n{code}\nprint(' '.join(m for m in ('torch', 'monai', 'lightning_fabric') if m in sys.modules))"
-    )
+    heavy = ("torch", "monai", "lightning_fabric", "numba")
+    script = f"import sys\n{code}\nprint(' '.join(m for m in {heavy} if m in sys.modules))"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,10 +22,11 @@ from medssl.views.partners import Kind, mirrored, partners
 from medssl.views.samplers import balanced_rows, rows_of_step, share_of
 
 CACHE_BYTES = 4 << 30
-"""Decoded volumes kept in memory, over all views of a process."""
+"""Decoded volumes kept in memory, over all views of a process, for good: of the others only the box that a step needs is
+read."""
 
 KEPT = 64
-"""Volumes of which more than so many would not fit are not kept: only the box that a step needs is read."""
+"""Volumes of which no more than so many would fit are not kept."""
 
 PARTNER = 999
 """The number in the keys of random numbers of the choice among a scan's partners."""
@@ -141,7 +141,7 @@ class Steps(Dataset[Batch]):
         self.facts = {name: classes_of(store, rows, name) for name in facts}
         columns = target if isinstance(target, str) else [*target]
         self.labels = rows[columns].to_numpy(np.float32) if target not in ("", "mask") else None
-        self.cache: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self.kept: dict[tuple[str, str], np.ndarray] = {}
 
     def __getitem__(self, step: int) -> Batch:
         rows = self._rows(step)
@@ -254,20 +254,17 @@ class Steps(Dataset[Batch]):
         return self.views.intensity or BY_MODALITY.get(self.modalities[row], Intensity())
 
     def _box(self, volume_id: str, name: str, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        """The box of a volume; a volume that is small enough to keep is read whole, once."""
-        shape = self.store.shape(volume_id)
-        if 2 * math.prod(shape) > CACHE_BYTES // KEPT:
-            return self.store.read(volume_id, name, start.tolist(), stop.tolist())
-        return self._whole(volume_id, name)[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        """The box of a volume, from memory where the volume is kept or there is room to keep it.
 
-    def _whole(self, volume_id: str, name: str) -> np.ndarray:
+        None makes room for another: whole volumes read for one box each would take twice as long as the boxes.
+        """
         key = (volume_id, name)
-        if key not in self.cache:
-            self.cache[key] = self.store.read(volume_id, name)
-            while sum(array.nbytes for array in self.cache.values()) > CACHE_BYTES and len(self.cache) > 1:
-                self.cache.popitem(last=False)
-        self.cache.move_to_end(key)
-        return self.cache[key]
+        if key not in self.kept:
+            size = 2 * math.prod(self.store.shape(volume_id))
+            if size > CACHE_BYTES // KEPT or size + sum(one.nbytes for one in self.kept.values()) > CACHE_BYTES:
+                return self.store.read(volume_id, name, start.tolist(), stop.tolist())
+            self.kept[key] = self.store.read(volume_id, name)
+        return self.kept[key][:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
 
 def _view(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numba
 import numpy as np
 import torch
 
+from medssl.store.shards import CHUNK
 from medssl.views.bend import shift_of_grid
 from medssl.views.crops import STRAIGHT
 
 MARGIN = 2
 """Voxels read around a view's box, so that interpolation at its rim has neighbours."""
+
+WHOLE = 1e-9
+"""Voxels by which places may miss those of the volume that they are: a spacing times one over it is not always 1."""
 
 
 def bounding_box(
@@ -33,14 +37,15 @@ def bounding_box(
 def joined(boxes: Sequence[tuple[np.ndarray, ...]]) -> tuple[list[tuple[np.ndarray, ...]], list[int]]:
     """The boxes (start, stop) to read, and for each of `boxes` the number of the one that holds it.
 
-    Boxes are read as one where that is no more than to read each: two small views at the ends of a large volume are not.
+    Boxes are read as one where no more chunks are decoded so than by reading each: two small views at the ends of a large
+    volume are not.
     """
     reads: list[tuple[np.ndarray, ...]] = []
     which = []
     for start, stop in boxes:
         for number, (low, high) in enumerate(reads):
             both = np.minimum(low, start), np.maximum(high, stop)
-            if np.prod(both[1] - both[0]) <= np.prod(high - low) + np.prod(stop - start):
+            if _chunks(*both) <= _chunks(low, high) + _chunks(start, stop):
                 reads[number] = both
                 break
         else:
@@ -48,6 +53,10 @@ def joined(boxes: Sequence[tuple[np.ndarray, ...]]) -> tuple[list[tuple[np.ndarr
             reads.append((start, stop))
         which.append(number)
     return reads, which
+
+
+def _chunks(start: np.ndarray, stop: np.ndarray) -> int:
+    return int(np.prod(-(-stop // CHUNK) - start // CHUNK))
 
 
 def sample(
@@ -70,21 +79,24 @@ def sample(
         return part
     shift = np.empty((3, 0, 0, 0))
     if bend.numel():
-        shift = shift_of_grid(torch.tensordot(torch.from_numpy(linear), bend, dims=1), grid).numpy()
+        moved = shift_of_grid(torch.tensordot(torch.from_numpy(linear), bend, dims=1), grid)
+        shift = moved.contiguous().numpy()
     found = torch.empty(len(box), *grid)
     for channel, out in zip(box, found.numpy(), strict=True):
-        values = torch.from_numpy(channel).float().contiguous()
+        values = torch.from_numpy(channel).float()
+        values = values.expand([max(n, 2) for n in values.shape]).contiguous()  # so that there is a cell to be in
         fill = 0.0 if order == "nearest" else values.amin().item()
-        _interpolate(values.numpy(), (linear, start, shift), order == "nearest", fill, out)
+        _interpolate(values.numpy(), linear, start, shift, order == "nearest", fill, out)
     return found
 
 
 def _whole(box: np.ndarray, linear: np.ndarray, start: np.ndarray, grid: tuple[int, int, int]) -> torch.Tensor | None:
     """The values (C, *grid) of a view whose voxels are those of the box, some axes of it mirrored; None of any other."""
-    step = np.diag(linear)
-    if not (np.abs(linear) == np.diag(np.array(box.shape[1:]) > 1)).all() or (start % 1).any():
+    step = np.round(np.diag(linear))
+    missed = max(np.abs(linear - np.diag(step)).max(), np.abs(start - np.round(start)).max())
+    if missed > WHOLE or (np.abs(step) != (np.array(box.shape[1:]) > 1)).any():
         return None
-    ends = np.stack([start, start + step * (np.array(grid) - 1)]).astype(int)
+    ends = np.stack([start, start + step * (np.array(grid) - 1)]).round().astype(int)
     low, high = ends.min(0), ends.max(0) + 1
     if (low < 0).any() or (high > box.shape[1:]).any() or (high - low != grid).any():
         return None
@@ -92,28 +104,52 @@ def _whole(box: np.ndarray, linear: np.ndarray, start: np.ndarray, grid: tuple[i
     return part.to(torch.float32, copy=True).flip([axis + 1 for axis in range(3) if step[axis] < 0])
 
 
-def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop as machine code, kept beside this file, or in the user's cache, where there is one to write to.
+compiled = numba.njit(nogil=True, fastmath={"contract"}, inline="always")
+"""Turns a loop over voxels into machine code: torch's own loops over volumes take several times as long.
 
-    Torch's own loops over volumes take five times as long. Nothing is reordered, so that a view is the same on any
-    processor that rounds a product and a sum at once.
-    """
-    try:
-        return numba.njit(nogil=True, fastmath={"contract"}, cache=True)(loop)
-    except RuntimeError:  # no folder to write to: every process compiles it anew, in a second
-        return numba.njit(nogil=True, fastmath={"contract"})(loop)
+Nothing is reordered, so that a view is the same on any processor that rounds a product and a sum at once. The loop is
+compiled as this file is imported, in a second, and so before workers are forked; it is not kept on the disk, where a full
+or shared one may hand out what another processor cannot run.
+"""
 
 
-@_compiled
+@compiled
+def _rim(values: np.ndarray, a: int, b: int, c: int, v: float, w: float, fill: float) -> float:
+    """As `_face` of four voxels, of which those outside are `fill`."""
+    return _face(
+        _at(values, a, b, c, fill), _at(values, a, b, c + 1, fill),
+        _at(values, a, b + 1, c, fill), _at(values, a, b + 1, c + 1, fill), v, w,
+    )  # fmt: skip
+
+
+@compiled
+def _at(values: np.ndarray, a: int, b: int, c: int, fill: float) -> float:
+    if 0 <= a < values.shape[0] and 0 <= b < values.shape[1] and 0 <= c < values.shape[2]:
+        return values[a, b, c]
+    return fill
+
+
+@compiled
+def _face(v00: float, v01: float, v10: float, v11: float, v: float, w: float) -> float:
+    """The value between four."""
+    low, high = v00 + w * (v01 - v00), v10 + w * (v11 - v10)
+    return low + v * (high - low)
+
+
+@numba.njit(
+    "(float32[:, :, ::1], float64[:, ::1], float64[::1], float64[:, :, :, ::1], boolean, float64, float32[:, :, ::1])",
+    nogil=True, fastmath={"contract"},
+)  # fmt: skip
 def _interpolate(
     values: np.ndarray,
-    places: tuple[np.ndarray, np.ndarray, np.ndarray],
+    linear: np.ndarray,
+    start: np.ndarray,
+    shift: np.ndarray,
     nearest: bool,
     fill: float,
     found: np.ndarray,
 ) -> None:
-    """Nothing; `found` (*grid) is what one channel (I, J, K) holds at `places`: a matrix, a start, and shifts or none."""
-    linear, start, shift = places
+    """Nothing; `found` (*grid) is what one channel (I, J, K) holds at the places of a matrix and its shifts, if any."""
     bent, beyond = shift.size > 0, np.float32(fill)
     last_i, last_j, last_k = values.shape[0] - 1, values.shape[1] - 1, values.shape[2] - 1
     di, dj, dk = linear[0, 2], linear[1, 2], linear[2, 2]
@@ -140,30 +176,10 @@ def _interpolate(
                         values[a, b, c], values[a, b, c + 1], values[a, b + 1, c], values[a, b + 1, c + 1], v, w
                     )
                     a -= 1
+                elif a < -1 or a > last_i or b < -1 or b > last_j or c < -1 or c > last_k:
+                    found[x, y, z] = beyond
+                    continue
                 else:
                     low = _rim(values, a, b, c, v, w, beyond)
                     high = _rim(values, a + 1, b, c, v, w, beyond)
                 found[x, y, z] = low + np.float32(i - a) * (high - low)
-
-
-@_compiled
-def _rim(values: np.ndarray, a: int, b: int, c: int, v: float, w: float, fill: float) -> float:
-    """As `_face` of four voxels, of which those outside are `fill`."""
-    return _face(
-        _at(values, a, b, c, fill), _at(values, a, b, c + 1, fill),
-        _at(values, a, b + 1, c, fill), _at(values, a, b + 1, c + 1, fill), v, w,
-    )  # fmt: skip
-
-
-@_compiled
-def _at(values: np.ndarray, a: int, b: int, c: int, fill: float) -> float:
-    if 0 <= a < values.shape[0] and 0 <= b < values.shape[1] and 0 <= c < values.shape[2]:
-        return values[a, b, c]
-    return fill
-
-
-@_compiled
-def _face(v00: float, v01: float, v10: float, v11: float, v: float, w: float) -> float:
-    """The value between four."""
-    low, high = v00 + w * (v01 - v00), v10 + w * (v11 - v10)
-    return low + v * (high - low)

@@ -101,7 +101,8 @@ def test_a_large_volume_is_read_by_the_box_and_gives_the_same_views(monkeypatch)
     assert torch.allclose(kept.x, read_by_box.x, atol=1e-4) and torch.allclose(kept.small, read_by_box.small, atol=1e-4)
 
 
-def test_views_far_apart_are_read_by_themselves_and_are_the_same(monkeypatch):
+@pytest.mark.parametrize("target", ["", "mask"])
+def test_views_far_apart_are_read_by_themselves_and_are_the_same(monkeypatch, target):
     index = ramps((200, 12, 12)).read()
     boxes = []
 
@@ -112,14 +113,36 @@ def test_views_far_apart_are_read_by_themselves_and_are_the_same(monkeypatch):
     store = ramps((200, 12, 12))
     store.read = read
     views = Views(crops=Crops(size=(8, 8, 8)), small=Crops(size=(4, 4, 4)), count=3, small_count=6)
-    kept = Steps(store, ROWS[:1], views, batch=1, seed=2)
-    monkeypatch.setattr("medssl.views.draw.CACHE_BYTES", 1 << 40)
-    told = [kept[step] for step in range(8)]
+
+    def batches():
+        return [Steps(store, ROWS[:1], views, batch=1, seed=2, target=target)[step] for step in range(8)]
+
+    kept = batches()
     monkeypatch.setattr("medssl.views.draw.CACHE_BYTES", 1 << 10)
     boxes.clear()
-    by_box = Steps(store, ROWS[:1], views, batch=1, seed=2)
-    for step, one in enumerate(told):
-        other = by_box[step]
+    for one, other in zip(kept, batches(), strict=True):
         assert torch.equal(one.x, other.x) and torch.equal(one.small, other.small)
-    assert 8 < len(boxes) <= 24
-    assert max(stop[0] - start[0] for start, stop in boxes) < 60
+        assert torch.equal(one.target, other.target)
+    assert 8 < len(boxes) <= (32 if target else 24)
+    assert max(stop[0] - start[0] for start, stop in boxes) < 80
+
+
+def test_volumes_are_kept_while_there_is_room_and_then_read_by_the_box(monkeypatch):
+    index = ramps((40, 36, 30)).read()
+    whole = []
+
+    def read(volume_id, _, start=None, stop=None):
+        whole.append((volume_id, start is None))
+        return index if start is None else index[:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
+
+    store = ramps((40, 36, 30))
+    store.read = read
+    monkeypatch.setattr("medssl.views.draw.CACHE_BYTES", index.nbytes + 1000)
+    monkeypatch.setattr("medssl.views.draw.KEPT", 1)
+    steps = Steps(store, ROWS, Views(crops=Crops(size=(8, 8, 8)), count=1), batch=2, seed=0)
+    for step in range(5):
+        steps[step]
+    first, second = ([one for name, one in whole if name == volume] for volume in "ab")
+    if len(first) > 1:
+        first, second = second, first
+    assert first == [True] and second == [False] * 5

@@ -2,14 +2,13 @@
 
 import itertools
 
-import numba
 import numpy as np
 import pytest
 import torch
 
 from medssl.views.bend import shift
 from medssl.views.crops import STRAIGHT
-from medssl.views.geometry import _compiled, joined, sample
+from medssl.views.geometry import joined, sample
 
 
 def slow(box, matrix, grid, order, bend):
@@ -67,7 +66,7 @@ def test_every_path_is_the_slow_one(kind, dtype):
         found = sample(box, place, grid, bend=bend).numpy()
         assert np.abs(found - slow(box, place, grid, "bilinear", bend)).max() < 1e-4
         if kind == "turned":  # between two voxels, and only there, rounding may choose
-            labels = rng.integers(0, 4, (1, *shape)).astype(np.uint8)
+            labels = rng.integers(1, 5, (1, *shape)).astype(np.uint8)
             near = sample(labels, place, grid, "nearest", bend).numpy()
             assert (near == slow(labels, place, grid, "nearest", bend)).mean() > 0.99
 
@@ -102,33 +101,48 @@ def test_an_interpolation_within_the_box_and_one_that_reaches_its_rim_agree(rng)
     assert torch.allclose(sample(box, turn, (8, 8, 8)), sample(wide, moved, (8, 8, 8)), atol=1e-5)
 
 
-def test_without_a_folder_to_keep_it_a_loop_is_compiled_all_the_same(monkeypatch):
-    njit = numba.njit
-
-    def nowhere(*, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
-
-    monkeypatch.setattr(numba, "njit", nowhere)
-    assert _compiled(lambda a: a + 1)(2) == 3
+def test_what_is_as_near_to_two_voxels_has_the_value_of_the_one_behind():
+    labels, place = np.arange(1, 9, dtype=np.uint8).reshape(1, 2, 2, 2), np.eye(4)
+    place[:3, :3], place[:3, 3] = np.eye(3)[[1, 2, 0]] * 0.5, -0.5
+    found = sample(labels, place, (4, 4, 4), "nearest")[0].numpy()
+    behind = np.array([0, 0, 1, 1])  # of places -.5, 0, .5 and 1
+    expected = labels[0].transpose(2, 0, 1)[np.ix_(behind, behind, behind)]
+    assert np.array_equal(found, expected)
 
 
-def test_boxes_are_read_as_one_where_that_is_no_more():
-    def box(start, stop):
-        return np.array(start), np.array(stop)
+@pytest.mark.parametrize("spacing", [0.72, 0.82, 0.94, 1.0, 3.3])
+def test_whole_voxels_are_told_in_spite_of_rounding(spacing, rng):
+    box, place = rng.normal(size=(1, 9, 8, 7)).astype(np.float32), np.eye(4)
+    place[:3, :3] = np.diag([1 / spacing] * 3) @ np.diag([spacing] * 3)
+    place[:3, 3] = np.array([2, 1, 3]) * spacing / spacing + 1e-15
+    assert (sample(box, place, (5, 4, 3)).numpy() == box[:, 2:7, 1:5, 3:6]).all()
 
-    near, inside, far = box((0, 0, 0), (10, 10, 10)), box((2, 3, 4), (6, 6, 6)), box((80, 0, 0), (90, 10, 10))
-    reads, which = joined([near, far, inside, box((5, 0, 0), (15, 10, 10))])
+
+def box(start, stop):
+    return np.array(start), np.array(stop)
+
+
+def test_boxes_are_read_as_one_where_no_more_chunks_are_decoded():
+    near, inside, far = box((0, 0, 0), (40, 40, 40)), box((2, 3, 4), (6, 6, 6)), box((600, 0, 0), (640, 10, 10))
+    reads, which = joined([near, far, inside, box((30, 0, 0), (60, 40, 40))])
     assert which == [0, 1, 0, 0]
-    assert np.array_equal(reads[0], box((0, 0, 0), (15, 10, 10))) and np.array_equal(reads[1], far)
+    assert np.array_equal(reads[0], box((0, 0, 0), (60, 40, 40))) and np.array_equal(reads[1], far)
+    beside = [box((0, 0, 0), (8, 8, 8)), box((20, 20, 20), (31, 31, 31))]
+    assert joined(beside)[1] == [0, 0], "both are in one chunk"
 
 
 def test_every_box_is_in_what_is_read_and_that_is_no_more_than_all_of_them(rng):
     for count in (1, 2, 5, 9) * 10:
-        starts = rng.integers(0, 40, (count, 3))
-        boxes = list(zip(starts, starts + rng.integers(1, 20, (count, 3)), strict=True))
+        starts = rng.integers(0, 400, (count, 3))
+        boxes = list(zip(starts, starts + rng.integers(1, 200, (count, 3)), strict=True))
         reads, which = joined(boxes)
         for (start, stop), number in zip(boxes, which, strict=True):
             assert (reads[number][0] <= start).all() and (reads[number][1] >= stop).all()
-        assert sum(np.prod(b - a) for a, b in reads) <= sum(np.prod(b - a) for a, b in boxes)
+        assert chunks(reads) <= chunks(boxes)
+
+
+def chunks(boxes):
+    return sum(
+        len(set(itertools.product(*(range(a // 32, (b - 1) // 32 + 1) for a, b in zip(start, stop, strict=True)))))
+        for start, stop in boxes
+    )
