@@ -55,10 +55,13 @@ SETTINGS = (
 SMALL = "views.size=[16, 24, 16]"
 """The crops of pretraining."""
 
+FRESH = "finetune.fresh=[decoder]"
+"""Segmentations do not begin with the decoder that a rebuild taught."""
+
 ENTRIES: dict[str, tuple[str, ...]] = {
     SCRATCH: (),
-    "masked CNN": ("method={mask: {ratio: 0.6}, rebuild: {}}", "views.count=1"),
-    "SparK": ("method={mask: {ratio: 0.6}, rebuild: {whiten: true}}", "trunk.hide=sparse", "views.count=1"),
+    "masked CNN": ("method={mask: {ratio: 0.6}, rebuild: {}}", "views.count=1", FRESH),
+    "SparK": ("method={mask: {ratio: 0.6}, rebuild: {whiten: true}}", "trunk.hide=sparse", "views.count=1", FRESH),
     "global + local": ("method={contrast: {}, local: {apart_mm: 6}}",),
     "local across patients": ("method={local: {apart_mm: 6, across: true}}",),
     "default": ("method={vicreg: {}, local: {apart_mm: 6}}",),
