@@ -172,7 +172,9 @@ def protocol(
 
 @app.command()
 def methods(
-    recipes: Annotated[Path, typer.Argument(help="The folder of recipes to list.")] = Path("pipelines/methods"),
+    recipes: Annotated[
+        Path | None, typer.Argument(help="The folder of recipes to list; without it, those that come with medssl.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md, with every term.")] = False,
 ) -> None:
     """List the methods that a trunk can be pretrained by: what each is made of, needs and runs on, and its paper.
@@ -180,8 +182,10 @@ def methods(
     Example: medssl methods
     """
     from medssl.methods.catalogue import page, recipes_in
+    from medssl.shipped import shipped
 
-    found = recipes_in(recipes)
+    folder = recipes or shipped("pipelines/methods")
+    found = recipes_in(folder)
     if markdown:
         say(page(found).rstrip("\n"))
         return
@@ -192,6 +196,7 @@ def methods(
     for one in found:
         table.add_row(one.name, one.family, " + ".join(one.terms), ", ".join(one.needs), "; ".join(one.papers))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    say(f"recipes in {folder}")
 
 
 def _tried_out(
