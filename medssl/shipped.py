@@ -11,7 +11,7 @@ ROOTS = Path(__file__).parent, Path(__file__).parent.parent
 
 
 def shipped(path: str) -> Path:
-    """The file or folder of that path, e.g. pipelines/methods, whatever the current folder is. Raises UserError without it."""
+    """The file or folder of that path, e.g. pipelines/methods, wherever one is. Raises UserError without it."""
     for root in ROOTS:
         if (root / path).exists():
             return root / path

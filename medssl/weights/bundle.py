@@ -25,7 +25,8 @@ README = """\
     network = parser.get_parsed_content("network")
     features = network(images)  # (B, {channels}, {size}); features.pooled, features.pyramid
 
-Needs medssl. A voxel of these images {voxel}. How images must be prepared, and where the weights come from, is in `models/spec.json`.
+Needs medssl. A voxel of these images {voxel}. How images must be prepared, and where the weights come from, is in
+`models/spec.json`.
 """
 
 
