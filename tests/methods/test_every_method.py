@@ -393,7 +393,15 @@ def test_at_reads_voxels_exactly():
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"rebuilt": {}}, "no term called 'rebuilt'"),
+        ({"rebuilt": {}}, "no term called 'rebuilt'; did you mean 'rebuild'"),
+        ({"rebuild": {}, "maks": {"ratio": "0.5"}}, r"method\.maks: .* did you mean 'mask'"),
+        ({"rebuild": {}, "wieghing": "learned"}, r"method\.wieghing: .* did you mean 'weighing'"),
+        ({"simclr": {}}, r"method\.simclr: .* did you mean contrast, of which pipelines/methods/simclr\.yaml is made"),
+        ({"dinov2": {}}, r"did you mean dino and ibot, of which pipelines/methods/dinov2\.yaml"),
+        ({"scans": {}}, "no term called 'scans'; it has: byol"),
+        ({"xyz": {}}, r"no term called 'xyz'; it has: byol, contrast, .*, weighing"),
+        ({"rebuild": "1"}, r"method\.rebuild: '1' is not a section"),
+        ({"rebuild": {}, "mask": "0.5"}, r"method\.mask: '0\.5' is not a section"),
         ({"mask": {"ratio": "0.5"}}, "names no term"),
         ({"rebuild": {"mask": "0.5"}}, r"method\.rebuild\.mask"),
         ({"rebuild": {}, "mask": {"ratio": "1.5"}}, "not between 0 and 1"),
