@@ -11,7 +11,7 @@ from medssl.methods.contrast import Contrast
 from medssl.methods.dino import DINO
 from medssl.methods.ibot import IBOT
 from medssl.methods.local import LocalContrast
-from medssl.methods.method import Method, Term
+from medssl.methods.method import Method, Term, named
 from medssl.methods.order import Order
 from medssl.methods.pairs import Pairs
 from medssl.methods.position import PositionContrast
@@ -57,6 +57,11 @@ def build_method(section: Mapping[str, Any], trunk: Trunk) -> Method:
     terms = {name: _term(name, section[name], trunk) for name in section if name in TERMS}
     if not terms:
         raise UserError(f"method: names no term; add one of {', '.join(TERMS)}, e.g. rebuild: {{weight: 1}}")
+    if "mask" in section and not any(term.masked for term in terms.values()):
+        raise UserError(
+            f"method.mask: {named(terms)} not work on masked views; leave it out, or add a term that does, e.g. rebuild, or "
+            "contrast: {masked: true}"
+        )
     own = {name: section[name] for name in settings if name in section}
     return make(Method, own, "method", trunk=trunk, terms=terms, masking=masking)
 
