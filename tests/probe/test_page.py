@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medssl.cli import main
 from medssl.errors import UserError
 from medssl.probe import examine
 from medssl.probe.drawings import cloud
@@ -47,6 +49,24 @@ def test_the_page_and_the_json_say_the_same(evidence, tmp_path):
     assert [line["lots"] for line in big["curve"]] == [5, 5]
     assert "big: " in page and "Atlas" in page and "UMAP" in page
     assert len(told["layers"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("told", "most", "code"), [(0.62, "0.1", 8), (0.58, "0.1", 0), (0.62, "", 0), (0.3, "0", 0), (None, "0.1", 7)]
+)
+def test_the_command_leaves_with_a_code_where_the_scanner_leaks(evidence, monkeypatch, capsys, told, most, code):
+    """The scanner is one of two, which chance tells by half."""
+    asked = [question for question in evidence.findings.questions if question.name != "scanner"]
+    if told is not None:
+        scanner = next(question for question in evidence.findings.questions if question.name == "scanner")
+        asked.append(replace(scanner, chance=0.5, neighbours=told))
+    found = replace(evidence, findings=replace(evidence.findings, questions=tuple(asked)))
+    monkeypatch.setattr("medssl.probe.examine", lambda *_, **__: found)
+    with pytest.raises(SystemExit) as left:
+        main(["probe", "run", "--store", "store", *(["--max-leak", most] if most else [])])
+    said = capsys.readouterr().out
+    assert (left.value.code, "--max-leak" in said) == (code, bool(most))
+    assert code != 8 or "told 0.12 better than by chance; --max-leak allows 0.1" in said
 
 
 def test_nobody_is_named(evidence):
