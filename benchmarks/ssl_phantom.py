@@ -72,6 +72,8 @@ SIDE, CLASSES, FEW = 64, 4, 64
 PATIENTS = {"train": 600, "val": 400, "test": 200}
 RANDOM = {"random init": "simclr", "random init, ViT": "mae", "random init, CSWin": "cswin"}
 """Rows of weights as chance made them, and the recipe whose trunk each has."""
+FIRST = "random init"
+"""That of the trunk that most recipes have, which is always measured."""
 LABELS = "supervised, all labels"
 TUNING = {"steps": "400", "batch": "16", "lr": "1e-3"}
 """Fine-tuning, the same for all; chosen for the network from scratch."""
@@ -278,17 +280,31 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def measured(only: list[str] | None) -> list[str]:
+    """What is measured, by name: all, or `only` these, with what they are to be better than: the same trunk as chance made
+    it, and all labels.
+    """
+    methods = only or sorted({path.stem for path in RECIPES.glob("*.yaml")} - {SHARED})
+
+    def trunk(name: str) -> str:
+        return str(read_recipe(RECIPES / f"{name}.yaml")["trunk"].get("name", "resenc"))
+
+    tried = {trunk(name) for name in methods if name not in (*RANDOM, LABELS)}
+    chance = [name for name, base in RANDOM.items() if name == FIRST or trunk(base) in tried]
+    return list(dict.fromkeys([*chance, LABELS, *methods]))
+
+
 def main() -> None:
     """Measure what is not measured yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", help="a recipe of pipelines/methods by name; may be repeated")
+    parser.add_argument("--only", action="append", help="a recipe by name, beside chance and all labels; repeatable")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="methods measured side by side, one thread each")
     parser.add_argument("--set", action="append", default=[], help="a change of every recipe, e.g. pretrain.steps=100")
     parser.add_argument("--results", type=Path, default=Path("ssl_phantom.json"), help="what is known, and is added to")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "medssl-ssl-phantom")
     told = parser.parse_args()
-    names = told.only or [*RANDOM, LABELS, *sorted({path.stem for path in RECIPES.glob("*.yaml")} - {SHARED})]
+    names = measured(told.only)
     results = json.loads(told.results.read_text()) if told.results.exists() else {}
     todo = [(name, seed) for seed in told.seeds for name in names if str(seed) not in results.get(name, {})]
     for seed in told.seeds:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medssl.adapt import finetune
-from medssl.errors import UserError
 from medssl.evaluate import evaluate, read_predictions
 from medssl.manifest import index, read_card
 from medssl.phantom import PhantomSettings, write_archive
@@ -17,6 +16,7 @@ from medssl.predict import predict
 from medssl.progress import Progress, silent
 from medssl.recipe import Section, make, read_recipe
 from medssl.report import write_report
+from medssl.shipped import shipped
 from medssl.store import Preparation, prepare
 from medssl.train import pretrain
 
@@ -36,7 +36,7 @@ def run_demo(folder: Path, *, fast: bool = False, progress: Progress = silent) -
     archive, cohort, store, runs = (folder / name for name in ("archive", "cohort", "store", "runs"))
     counts = write_archive(archive, FAST_COHORT if fast else PhantomSettings(), progress=progress)
     yield f"archive   {counts['patients']} patients, {counts['files']} files in {archive}"
-    receipt = index(archive, cohort, card=read_card(_shipped("data_manifests", "phantom.yaml")), progress=progress)
+    receipt = index(archive, cohort, card=read_card(shipped("data_manifests/phantom.yaml")), progress=progress)
     yield f"index     {receipt}"
     settings = make(Preparation, _recipe("glaucoma", fast).get("prepare", {}), "prepare")
     yield f"prepare   {prepare(cohort, store, settings=settings, progress=progress)}"
@@ -65,15 +65,7 @@ def _captions(trunk: Path, model: Path) -> dict[str, Path]:
 
 def _recipe(task: str, fast: bool) -> Section:
     steps = [f"pretrain.steps={FAST_STEPS}", f"finetune.steps={FAST_STEPS}"] if fast else []
-    return read_recipe(_shipped("pipelines", TASKS[task]), steps)
-
-
-def _shipped(folder: str, name: str) -> Path:
-    """A file that comes with the project's checkout, beside the package."""
-    path = Path(__file__).parent.parent / folder / name
-    if not path.is_file():
-        raise UserError(f"{path}: not there; the demonstration runs from a checkout of the project (pip install -e .)")
-    return path
+    return read_recipe(shipped(f"pipelines/{TASKS[task]}"), steps)
 
 
 def _last_picture(run: Path) -> Path:

@@ -90,7 +90,7 @@ def read_recipe(path: Path | str, changes: typing.Sequence[str] = ()) -> Section
         _apply(recipe, change)
     for key in recipe:
         if key not in SECTIONS:
-            raise UserError(f"{path}: no section called {key!r}{_nearest(key, SECTIONS)}")
+            raise UserError(f"{path}: no section called {key!r}{nearest(key, SECTIONS)}")
     return recipe
 
 
@@ -142,16 +142,19 @@ def typed(
     """`section` with each value cast by the annotation of the parameter it names."""
     section = section_of(section, where)
     names, hints = signature(constructor)
-    values = {}
-    for key, value in section.items():
-        if key in given or key not in names:
-            free = [name for name in names if name not in given]
-            raise UserError(f"{where}.{key}: {constructor.__name__} has no such setting{_nearest(key, free)}")
-        values[key] = cast(value, hints[key], f"{where}.{key}")
+    check_keys(section, [name for name in names if name not in given], where, constructor.__name__)
+    values = {key: cast(value, hints[key], f"{where}.{key}") for key, value in section.items()}
     missing = [n for n, p in names.items() if p.default is p.empty and n not in values and n not in given]
     if missing:
         raise UserError(f"{where}: {constructor.__name__} needs {missing[0]!r}; add '{missing[0]}: ...' to the section")
     return values
+
+
+def check_keys(section: Mapping[str, Any], names: typing.Sequence[str], where: str, of: str) -> None:
+    """Nothing; raises UserError for a key that is not among the `names` of what it is `of`, and tells the nearest one."""
+    for key in section:
+        if key not in names:
+            raise UserError(f"{where}.{key}: {of} has no such setting{nearest(key, names)}")
 
 
 def signature(constructor: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
@@ -229,7 +232,8 @@ def _apply(recipe: Section, change: str) -> None:
     target[keys[-1]] = yaml.load(text, Loader=yaml.BaseLoader)  # builds text only
 
 
-def _nearest(name: str, names: typing.Iterable[str]) -> str:
+def nearest(name: str, names: typing.Iterable[str]) -> str:
+    """The end of a sentence about a name that is not there: the nearest that is, or all of them."""
     known = sorted(names)
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has: {', '.join(known)}"

@@ -129,7 +129,7 @@ class Cost:
             return [told + f"raise {self.kind}.workers from {self.workers} to {min(wanted, free)}"]
         return [
             told + f"all {self.cores} cores have work to do: put the store on a local disk, or lower views.size, "
-            "views.count or views.small_count"
+            "views.count or views.small.count"
         ]
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(medssl.__file__).parent
 
 # From upstream to downstream. A file may import what stands on its own line or above; the two doors are data on disk.
 ORDER = [
-    ["errors", "atomic", "lock", "progress", "units", "volume", "resample", "recipe"],
+    ["errors", "atomic", "lock", "progress", "units", "volume", "resample", "recipe", "shipped"],
     ["archive"],
     ["manifest"],
     ["store"],

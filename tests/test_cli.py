@@ -104,9 +104,11 @@ def test_an_interrupted_command_says_how_to_go_on(balls, tmp_path, capsys, monke
     assert "to go on" in capsys.readouterr().err
 
 
-def test_the_console_script_is_installed():
+def test_the_console_script_is_installed(tmp_path):
     script = Path(sys.executable).with_name("medssl")
-    done = subprocess.run([script, "index", "/definitely/not/here", "-o", "/tmp/x"], capture_output=True, text=True)
+    done = subprocess.run(
+        [script, "index", "/definitely/not/here", "-o", tmp_path / "x"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "/definitely/not/here" in done.stderr
 

@@ -1,5 +1,6 @@
 """Every recipe that ships: it loads, it resolves, and every training it describes takes two steps on phantoms."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,4 +82,23 @@ def test_every_method_takes_two_steps_on_flat_pictures(path, phantom_cohort, tmp
         settings=make(Preparation, {"modalities": ["DX"], "xray_pixels": "64"}, "prepare"),
     )
     recipe = read_recipe(path, ["pretrain.steps=2", "pretrain.batch=4"])
+    assert (pretrain(recipe, store, tmp_path / "trunk") / "last.safetensors").exists()
+
+
+def for_volumes(path):
+    """The changes that make a method's recipe one of volumes, as its header says, or else that of what all share."""
+    for header in (path, PIPELINES / "methods" / "scans.yaml"):
+        if told := re.search(r"# For volumes:((?:\s+#?\s*--set '[^']+')+)", header.read_text()):
+            return re.findall(r"--set '([^']+)'", told[1])
+    raise ValueError(f"{path}: its header has no line for volumes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", METHODS, ids=lambda p: p.stem)
+def test_every_method_takes_two_steps_on_volumes(path, phantom_cohort, tmp_path):
+    store = phantom_cohort / "stores" / "volumes"
+    settings = make(Preparation, {"modalities": ["MR"], "mr_spacing": ["2", "2", "4"]}, "prepare")
+    prepare(phantom_cohort / "cohort", store, settings=settings)
+    short = ["pretrain.steps=2", "pretrain.batch=2", "data.role=t2w"]
+    recipe = read_recipe(path, [*for_volumes(path), *short])
     assert (pretrain(recipe, store, tmp_path / "trunk") / "last.safetensors").exists()

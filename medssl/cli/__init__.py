@@ -2,9 +2,10 @@
 
 Exit codes: 0 done; 2 something given is wrong (the message says what and how to mend it); 3 done, but nothing usable
 came out, more was left out than --max-left-out allows, or a report does not hold against its table; 4 somebody is on both
-sides of a split; 5 damaged data; 6 a requirement of evaluate is not met; 7 under --strict, one is neither met nor missed; 74
-the disk is full or failing; 130 interrupted. Rooms are imported by the command that enters them, so that `--help` answers
-at once.
+sides of a split; 5 damaged data; 6 a requirement of evaluate is not met; 7 under --strict, one is neither met nor missed, or
+scanners are not known of whom probe --max-leak asks; 8 a trunk tells the scanner better than probe --max-leak allows; 74 the
+disk is full or failing; 130 interrupted. Rooms are imported by the command that enters them, so that `--help` answers at
+once.
 """
 
 from __future__ import annotations

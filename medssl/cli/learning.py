@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medssl.cli.options import Changes, Recipe, RunOption, StoreOption, app, given, say
+from medssl.cli.options import INCONCLUSIVE, SCANNER, Changes, Recipe, RunOption, StoreOption, app, given, say
 from medssl.progress import shown
 
 if TYPE_CHECKING:
@@ -78,18 +79,40 @@ def probe(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for probe.html, with pictures, and probe.json.")
     ] = None,
+    max_leak: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="How far above chance neighbours may tell the scanner; beyond it, all is done but the exit code is 8.",
+        ),
+    ] = None,
 ) -> None:
     """Say what a trunk's frozen features tell of held-out patients: labels, scanner, sex, and how many directions they use.
 
+    With --max-leak, exit code 8 for a trunk that knows the scanner, 7 where fewer than two scanners are known.
+
     Example: medssl probe runs/trunk --store stores/hippocampus --few 4 --few 16 --hold-out scanner -o runs/trunk/probe
+
+    As a gate of a pipeline: medssl probe runs/trunk --store stores/hippocampus --max-leak 0.1
     """
     from medssl.probe import examine
+    from medssl.probe.findings import leak
     from medssl.probe.page import write_page
 
     evidence = examine(run, store, split=split, few=few, hold_out=hold_out, progress=shown)
     say(str(evidence.findings))
     if output:
         say(f"page in {write_page(evidence, output)}")
+    if max_leak is None:
+        return
+    found = leak(evidence.findings)
+    if math.isnan(found):
+        say("scanner: fewer than two are known among these patients, so that --max-leak cannot be judged")
+        raise typer.Exit(INCONCLUSIVE)
+    say(f"scanner: told {found:.2f} better than by chance; --max-leak allows {max_leak:g}")
+    if found > max_leak:
+        raise typer.Exit(SCANNER)
 
 
 @app.command()
@@ -172,7 +195,9 @@ def protocol(
 
 @app.command()
 def methods(
-    recipes: Annotated[Path, typer.Argument(help="The folder of recipes to list.")] = Path("pipelines/methods"),
+    recipes: Annotated[
+        Path | None, typer.Argument(help="The folder of recipes to list; without it, those that come with medssl.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md, with every term.")] = False,
 ) -> None:
     """List the methods that a trunk can be pretrained by: what each is made of, needs and runs on, and its paper.
@@ -180,8 +205,10 @@ def methods(
     Example: medssl methods
     """
     from medssl.methods.catalogue import page, recipes_in
+    from medssl.shipped import shipped
 
-    found = recipes_in(recipes)
+    folder = recipes or shipped("pipelines/methods")
+    found = recipes_in(folder)
     if markdown:
         say(page(found).rstrip("\n"))
         return
@@ -192,6 +219,7 @@ def methods(
     for one in found:
         table.add_row(one.name, one.family, " + ".join(one.terms), ", ".join(one.needs), "; ".join(one.papers))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    say(f"recipes in {folder}")
 
 
 def _tried_out(

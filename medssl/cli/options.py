@@ -13,7 +13,9 @@ import typer
 from medssl.errors import UserError
 from medssl.units import Engine
 
-BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, REQUIREMENT, INCONCLUSIVE, DISK, INTERRUPTED = 2, 3, 4, 5, 6, 7, 74, 130
+BAD_INPUT, NOTHING_USABLE, LEAKING, DAMAGED, REQUIREMENT, INCONCLUSIVE, SCANNER, DISK, INTERRUPTED = (
+    2, 3, 4, 5, 6, 7, 8, 74, 130
+)  # fmt: skip
 """Exit codes; see medssl/cli/__init__.py."""
 
 app = typer.Typer(

@@ -203,10 +203,14 @@ def plan(
         128 * 128 * 64
     ),
 ) -> None:
-    """Print the part of a recipe that fits a store's volumes: voxel size, view size, and where the trunk pools.
+    """Print a recipe that fits a store's volumes: voxel size, view size, where the trunk pools, and the default method.
+
+    What to fine-tune for is not in it: add a line such as head: {name: classify, label: glaucoma}.
 
     Example: medssl plan stores/hippocampus > pipelines/mine.yaml
     """
+    import re
+
     import yaml
 
     from medssl.store.fingerprint import fingerprint
@@ -214,7 +218,9 @@ def plan(
 
     made = make_plan(fingerprint(store), modality=modality, voxels=voxels)
     for section, content in made.recipe().items():
-        say(f"{section}: {yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()}")
+        line = yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()
+        line = re.sub(r"'([0-9.]+)'", r"\1", line)  # numbers of the default recipe are text
+        say(f"{section}: {line}")
 
 
 def _is_too_much(left: int, among: int, what: str, most: float) -> bool:

@@ -27,6 +27,7 @@ class BYOL(nn.Module):
     """
 
     dense, views, taught = False, 2, "project"
+    masked, small = False, False
     family, compares = "distilled", "views of a scan with the teacher's of its other views"
 
     def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, width: Count = 128) -> None:

@@ -37,7 +37,7 @@ class Contrast(nn.Module):
     Known: ln(n) when all features are equal and n are not ignored.
     """
 
-    dense, views, family = False, 2, "contrastive"
+    dense, views, small, family = False, 2, False, "contrastive"
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class DINO(nn.Module):
 
     centre: torch.Tensor
     dense, views, taught = False, 2, "score"
+    masked, small = False, True
     family, compares = "distilled", "views of a scan with the teacher's of its other views"
 
     def __init__(

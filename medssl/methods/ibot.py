@@ -34,6 +34,7 @@ class IBOT(nn.Module):
 
     centre: torch.Tensor
     dense, views, taught = False, 1, "score"
+    masked, small = True, False
     family, compares = "masked", "a hidden cell with the teacher's of the same cell"
 
     def __init__(

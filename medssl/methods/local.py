@@ -43,6 +43,7 @@ class LocalContrast(nn.Module):
     """
 
     dense, views, taught = True, 2, ""
+    masked, small = False, False
     family, compares = "contrastive", "one mm of a scan in two views attracts; its mm further away repel"
 
     def __init__(

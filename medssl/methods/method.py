@@ -3,6 +3,7 @@
 # V views, B scans, C channels, *S space; R = V * B rows
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -114,6 +115,10 @@ class Term(Protocol):
     """How many views of a scan it needs at least."""
     taught: str
     """The name of its part that the teacher has an average of; "" when it needs none."""
+    masked: bool
+    """Whether it works on masked views."""
+    small: bool
+    """Whether it learns from small views as well."""
     family: str
     """The leaf of the taxonomy that it belongs to (see catalogue.py)."""
     compares: str
@@ -128,6 +133,12 @@ class Particular(Protocol):
 
     def check(self, views: Views, slices: int) -> None:
         """Nothing; raises UserError for views that it learns nothing from."""
+
+
+def named(terms: Iterable[str]) -> str:
+    """The subject of a sentence about what all terms do not do."""
+    names = list(terms)
+    return f"{' and '.join(names)} {'do' if len(names) > 1 else 'does'}"
 
 
 class Method(nn.Module):
@@ -148,6 +159,11 @@ class Method(nn.Module):
         weighing: Literal["fixed", "learned"] = "fixed",
     ) -> None:
         super().__init__()
+        if teacher_half_life and not any(term.taught for term in terms.values()):
+            raise UserError(
+                f"method.teacher_half_life: {teacher_half_life:g}, but {named(terms)} not ask for a teacher; leave it out, "
+                "or add a term that does, e.g. byol, or contrast: {teacher: true}"
+            )
         self.trunk, self.masking = trunk, masking
         self.terms = nn.ModuleDict(terms)  # type: ignore[arg-type]
         self.decoder = Decoder(trunk) if any(term.dense for term in terms.values()) else None
@@ -167,6 +183,10 @@ class Method(nn.Module):
         """Nothing; raises UserError where a term could learn nothing from such views of volumes of so many slices."""
         if self.views > views.count:
             raise UserError(f"views.count: {views.count}, but method compares {self.views} views; set views.count")
+        if views.small and not any(term.small for term in self.terms.values()):
+            raise UserError(
+                f"views.small: {named(self.terms)} not learn from small views; leave it out, or take dino or swav"
+            )
         for term in self.terms.values():
             if isinstance(term, Particular):
                 term.check(views, slices)

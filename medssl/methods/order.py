@@ -35,6 +35,7 @@ class Order(nn.Module):
     """
 
     dense, views, taught = False, 3, ""
+    masked, small = False, False
     family, compares = "predictive", "three views of a scan with their order along an axis"
 
     def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, along: Axis = 2, apart: float = 0.05) -> None:

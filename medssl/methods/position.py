@@ -33,6 +33,7 @@ class PositionContrast(nn.Module):
     """
 
     dense, views, taught = False, 2, ""
+    masked, small = False, False
     family, compares = "contrastive", "views at one position along an axis attract; those elsewhere repel"
 
     def __init__(

@@ -35,6 +35,7 @@ class Rebuild(nn.Module):
     """
 
     dense, views, taught = True, 1, ""
+    masked, small = True, False
     family, compares = "masked", "hidden voxels with what they were"
 
     def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, whiten: bool = False) -> None:

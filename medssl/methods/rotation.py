@@ -42,6 +42,7 @@ class Rotation(nn.Module):
     """
 
     dense, views, taught = False, 1, ""
+    masked, small = False, False
     family, compares = "predictive", "a view with the turn it was given"
 
     def __init__(self, trunk: Trunk, *, weight: Weight = 1.0, about: Literal["plane", "cube"] = "plane") -> None:

@@ -33,6 +33,7 @@ class SwAV(nn.Module):
 
     seen: torch.Tensor
     dense, views, taught = False, 2, ""
+    masked, small = False, True
     family, compares = (
         "contrastive",
         "views of a scan with the prototypes of its other views; all scans share them alike",

@@ -31,6 +31,7 @@ class VICReg(nn.Module):
     """
 
     dense, views, taught = False, 2, ""
+    masked, small = False, False
     family, compares = "contrastive", "views of a scan agree; directions over all scans spread"
 
     def __init__(

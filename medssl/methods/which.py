@@ -34,6 +34,7 @@ class Which(nn.Module):
     """
 
     dense, views, taught = True, 1, ""
+    masked, small = True, False
     family, compares = "masked", "a hidden cell's code with its voxels attracts; other hidden cells of the view repel"
 
     def __init__(self, trunk: Trunk, *, weight: Weight = 1.0) -> None:

@@ -107,6 +107,11 @@ class Findings:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
+def leak(found: Findings) -> float:
+    """How far above chance the nearest neighbours tell the scanner; nan where fewer than two scanners are known."""
+    return next((q.neighbours - q.chance for q in found.questions if q.name == "scanner"), math.nan)
+
+
 def verdict(found: Findings) -> list[tuple[str, str]]:
     """A sign and a sentence each: what was learned, whether the scanner leaks, whether it has collapsed."""
     said = []
@@ -123,7 +128,7 @@ def verdict(found: Findings) -> list[tuple[str, str]]:
     if scanner is None:
         said.append(("?", "Scanner: fewer than two are known among these patients, so a leak cannot be seen."))
     else:
-        leaks = scanner.neighbours - scanner.chance > GATE
+        leaks = leak(found) > GATE
         numbers = f"{scanner.neighbours:.2f}, untrained {scanner.neighbours_untrained:.2f}, chance {scanner.chance:.2f}"
         said.append(("▲" if leaks else "✓", f"The scanner {'leaks' if leaks else 'does not leak'} ({numbers})."))
     numbers = f"{found.rank:.1f} directions in use, untrained {found.rank_untrained:.1f}"
@@ -140,8 +145,7 @@ def advice(found: Findings, most: int) -> list[str]:
     """What to do about what was found; `most` is the greatest rank that there could be."""
     said = []
     for question in found.questions:
-        above = question.neighbours - question.chance
-        if question.name == "scanner" and above > GATE:
+        if question.name == "scanner" and leak(found) > GATE:
             said.append(
                 f"the scanner can be read from the features ({question.neighbours:.2f}, chance {question.chance:.2f}): take "
                 "negatives from the same scanner only (same_scanner: true) where it is not so yet, and stronger changes of "

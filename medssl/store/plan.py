@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from medssl.errors import UserError
+from medssl.recipe import read_recipe
+from medssl.shipped import shipped
 from medssl.store.settings import GROUPS, MODALITIES
 
 ANISOTROPIC = 3.0
@@ -22,6 +24,12 @@ ANISOTROPIC = 3.0
 
 POOLED_TOGETHER = 2.0
 """Ratio of voxel sizes below which two axes are pooled, and convolved, alike."""
+
+DEFAULT = "pipelines/methods/default.yaml"
+"""The recipe whose method a plan proposes."""
+
+LEAST_SCANS = 2
+"""Scans of a step: a method that compares scans needs another one."""
 
 LEAST_CELLS = 4
 """Voxels that every axis keeps at the coarsest level."""
@@ -38,7 +46,7 @@ VOXELS = 128 * 128 * 64
 class Plan:
     """A voxel size in mm, a view's size in voxels, and stride and kernel of each of a trunk's levels, by axis.
 
-    `group` is the group of volumes that makes a case's channels, "" for one channel.
+    `batch` is how many scans a step takes. `group` is the group of volumes that makes a case's channels, "" for one channel.
     """
 
     modality: str
@@ -47,6 +55,7 @@ class Plan:
     size: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     kernels: tuple[tuple[int, ...], ...]
+    batch: int
     group: str = ""
 
     @property
@@ -55,7 +64,7 @@ class Plan:
         return tuple(min(FIRST_WIDTH * 2**level, LAST_WIDTH) for level in range(len(self.strides)))
 
     def recipe(self) -> dict[str, Any]:
-        """The sections `prepare`, `data`, `views` and `trunk` of a recipe."""
+        """A recipe to pretrain by, with the method of DEFAULT and its steps, and to fine-tune by once a `head` is added."""
         kind = MODALITIES[self.modality]
         prepare: dict[str, Any] = {"modalities": [self.modality]}
         if len(self.spacing) == 3:
@@ -64,6 +73,8 @@ class Plan:
             prepare["xray_pixels"] = max(self.size)
         if self.group:
             prepare["groups"] = self.group
+        default = read_recipe(shipped(DEFAULT))
+        steps = int(default["pretrain"]["steps"])
         return {
             "prepare": prepare,
             "data": {"modality": self.modality},
@@ -74,7 +85,12 @@ class Plan:
                 "widths": list(self.widths),
                 "strides": [list(stride) for stride in self.strides],
                 "kernels": [list(kernel) for kernel in self.kernels],
+                # Norms by instance take off each channel's mean, of which pooled features are made.
+                "norms": [*["instance"] * (len(self.widths) - 1), "group"],
             },
+            "method": default["method"],
+            "pretrain": {"steps": steps, "batch": self.batch},
+            "finetune": {"steps": steps, "batch": self.batch},
         }
 
 
@@ -113,8 +129,17 @@ def plan(fingerprint: dict[str, Any], *, modality: str = "", voxels: int = VOXEL
         size=size,
         strides=strides,
         kernels=kernels,
+        batch=scans(size, voxels),
         group=group if facts["channels"][0] > 1 else "",
     )
+
+
+def scans(size: Sequence[int], voxels: int = VOXELS) -> int:
+    """Scans of a step whose views of `size` take no more memory than one of `voxels` voxels would, if LEAST_SCANS allows; at
+    most as many as the default recipe takes.
+    """
+    most = int(read_recipe(shipped(DEFAULT))["pretrain"]["batch"])
+    return min(max(voxels // int(np.prod(size)), LEAST_SCANS), most)
 
 
 def target_spacing(median: Sequence[float], tenth: Sequence[float], shape: Sequence[float]) -> tuple[float, ...]:

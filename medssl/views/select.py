@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import UserError
-from medssl.recipe import Whole, cast, make, section_of
+from medssl.recipe import Whole, cast, check_keys, make, section_of, signature
 from medssl.store import Store
 from medssl.views.crops import Crops
 from medssl.views.draw import Target, Views
@@ -142,9 +142,11 @@ def build_views(section: Mapping[str, Any], *, count: int | None = None, alter: 
     """The views that a recipe's `views` section describes; `count` overrides how many are drawn of a scan, and leaves out
     the small ones and partners.
     """
-    settings = section_of(section, "views")
+    settings, box = section_of(section, "views"), list(signature(Crops)[0])
+    check_keys(settings, [*box, "intensity", "small", "partner", "count"], "views", "views")
     intensity, small = settings.pop("intensity", None), section_of(settings.pop("small", {}), "views.small")
     partner = cast(settings.pop("partner", "none"), Kind, "views.partner")
+    check_keys(small, [*box, "count"], "views.small", "views")
     given = _count(settings.pop("count", "2"), "views.count")
     many = _count(small.pop("count", "4"), "views.small.count") if small else 0
     crops = make(Crops, settings, "views")

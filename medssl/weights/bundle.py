@@ -12,6 +12,7 @@ from typing import Any
 
 from medssl.atomic import write_json, write_text
 from medssl.weights.folder import TENSORS, Weights, write_weights
+from medssl.weights.spec import voxel_mm
 
 README = """\
 # A pretrained trunk of medssl
@@ -24,7 +25,8 @@ README = """\
     network = parser.get_parsed_content("network")
     features = network(images)  # (B, {channels}, {size}); features.pooled, features.pyramid
 
-Needs medssl. How images must be prepared, and where the weights come from, is in `models/spec.json`.
+Needs medssl. A voxel of these images {voxel}. How images must be prepared, and where the weights come from, is in
+`models/spec.json`.
 """
 
 
@@ -34,7 +36,9 @@ def write_bundle(folder: Path, weights: Weights) -> Path:
     write_json(folder / "configs" / "inference.json", inference(weights))
     write_json(folder / "configs" / "metadata.json", metadata(weights))
     size = ", ".join(map(str, weights.spec["views_size"]))
-    text = README.format(file=TENSORS, channels=weights.spec["channels"], size=size)
+    seen = voxel_mm(weights.spec)
+    voxel = f"is {' x '.join(f'{mm:g}' for mm in seen)} mm" if seen else "has no size that is known"
+    text = README.format(file=TENSORS, channels=weights.spec["channels"], size=size, voxel=voxel)
     write_text(folder / "docs" / "README.md", text)
     return folder
 

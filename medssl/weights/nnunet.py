@@ -22,6 +22,7 @@ from medssl.trunks import ResEnc
 from medssl.weights.folder import Weights
 from medssl.weights.foreign import Adapting, Tensors, turned
 from medssl.weights.residual import RESENC_L, RUN_AS, units
+from medssl.weights.spec import voxel_mm
 
 ENCODER, CONFIGURATION = "encoder", "medssl"
 
@@ -69,8 +70,8 @@ def encoder_tensors(trunk: ResEnc) -> Tensors:
 def adaptation_plan(trunk: ResEnc, spec: dict[str, Any]) -> dict[str, Any]:
     """What nnssl tells of a checkpoint to whoever fine-tunes it; axes backwards."""
     patch = spec["views_size"][::-1]
-    seen = (spec["input"] or {"modalities": [{"spacing_mm": None}]})["modalities"][0]
-    spacing = seen["spacing_mm"][::-1] if seen["spacing_mm"] else None
+    seen = voxel_mm(spec)
+    spacing = seen[::-1] if seen else None
     return {
         "architecture_plans": _architecture(trunk),
         "pretrain_plan": {

@@ -97,6 +97,19 @@ def input_of(recipe: Mapping[str, Any], prepared: Mapping[str, Any] | None) -> S
     }
 
 
+def voxel_mm(spec: Mapping[str, Any]) -> list[float] | None:
+    """Millimetres of a voxel that the trunk saw, along each axis of a view; None where they are not known or not one size.
+
+    A view that covers a box in mm has voxels of its own; else they are those of the prepared volume.
+    """
+    size, seen = spec["views_size"], spec["input"] or {"modalities": [], "views_mm": None}
+    if seen["views_mm"]:
+        return [mm / voxels for mm, voxels in zip(seen["views_mm"], size, strict=True)]
+    prepared = [one["spacing_mm"] for one in seen["modalities"]]
+    alike = bool(prepared) and prepared[0] is not None and all(one == prepared[0] for one in prepared)
+    return prepared[0][: len(size)] if alike else None
+
+
 def _modality(code: str, settings: Preparation, choice: Selection) -> Spec:
     kind = MODALITIES[code]
     several = GROUPS[settings.groups] if settings.groups and code == "MR" else ()

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from medssl.trunks import TRUNKS, build_trunk
 from medssl.views import Batch, Crops
 from medssl.views.geometry import sample
 from medssl.views.masks import spread
+from medssl.views.select import build_views
 
 FOLDER = Path(__file__).parent.parent.parent / "pipelines" / "methods"
 RECIPES = sorted(set(FOLDER.glob("*.yaml")) - {FOLDER / "scans.yaml"})
@@ -393,7 +395,15 @@ def test_at_reads_voxels_exactly():
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"rebuilt": {}}, "no term called 'rebuilt'"),
+        ({"rebuilt": {}}, "no term called 'rebuilt'; did you mean 'rebuild'"),
+        ({"rebuild": {}, "maks": {"ratio": "0.5"}}, r"method\.maks: .* did you mean 'mask'"),
+        ({"rebuild": {}, "wieghing": "learned"}, r"method\.wieghing: .* did you mean 'weighing'"),
+        ({"simclr": {}}, r"method\.simclr: .* did you mean contrast, of which pipelines/methods/simclr\.yaml is made"),
+        ({"dinov2": {}}, r"did you mean dino and ibot, of which pipelines/methods/dinov2\.yaml"),
+        ({"scans": {}}, "no term called 'scans'; it has: byol"),
+        ({"xyz": {}}, r"no term called 'xyz'; it has: byol, contrast, .*, weighing"),
+        ({"rebuild": "1"}, r"method\.rebuild: '1' is not a section"),
+        ({"rebuild": {}, "mask": "0.5"}, r"method\.mask: '0\.5' is not a section"),
         ({"mask": {"ratio": "0.5"}}, "names no term"),
         ({"rebuild": {"mask": "0.5"}}, r"method\.rebuild\.mask"),
         ({"rebuild": {}, "mask": {"ratio": "1.5"}}, "not between 0 and 1"),
@@ -403,6 +413,33 @@ def test_at_reads_voxels_exactly():
 def test_a_method_that_cannot_be_built_says_why(section, message):
     with pytest.raises(UserError, match=message):
         build_method(section, build_trunk({"widths": ["4", "4"]}, (8, 8)))
+
+
+@pytest.mark.parametrize("name", [*sorted(METHODS), "masked", "ibot"])
+def test_what_a_term_says_of_itself_is_what_it_asks_for(name):
+    """A key that no term would notice is refused by it."""
+    section = {**METHODS, "masked": MASKED["masked contrast"], "ibot": MASKED["ibot"]}[name]
+    trunk = build_trunk({"widths": ["4", "8"]}, (16, 16))
+    method = build_method(section, trunk)
+    said = {
+        "mask": any(term.masked for term in method.terms.values()),
+        "teacher": any(term.taught for term in method.terms.values()),
+        "small": any(term.small for term in method.terms.values()),
+        "decoder": any(term.dense for term in method.terms.values()),
+    }
+    bank = Bank(method, batch((16, 16), max(2, method.views)))
+    for term in method.terms.values():
+        term(bank)
+    assert set(bank.asked()) == {key for key, yes in said.items() if yes}
+    views = {"size": ["16", "16"], "turn": "0", "count": "3", "small": {"size": ["8", "8"]}}
+    for key, refused, check in (
+        ("mask", r"method\.mask: .* not work on masked views", lambda: build_method({**section, "mask": {}}, trunk)),
+        ("teacher", r"teacher_half_life: 0\.5, but .* not ask for a teacher",
+         lambda: build_method({**section, "teacher_half_life": "0.5"}, trunk)),
+        ("small", r"views\.small: .* not learn from small views", lambda: method.check(build_views(views), 1)),
+    ):  # fmt: skip
+        with nullcontext() if said[key] else pytest.raises(UserError, match=refused):
+            check()
 
 
 def test_contrast_asks_for_its_second_view_and_for_a_teacher_it_lacks():

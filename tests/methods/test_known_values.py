@@ -21,7 +21,11 @@ WEIGHT = 0.5
 
 def made(name, size, **settings):
     torch.manual_seed(0)
-    section = {name: {"weight": str(WEIGHT), **settings}, "teacher_half_life": "0.1", "mask": {"ratio": "0.6"}}
+    section: dict = {name: {"weight": str(WEIGHT), **settings}}
+    if getattr(TERMS[name], "taught", "") or "teacher" in settings:
+        section["teacher_half_life"] = "0.1"
+    if getattr(TERMS[name], "masked", False) or "masked" in settings:
+        section["mask"] = {"ratio": "0.6"}
     method = build_method(section, build_trunk({"widths": ["4", "8"]}, size)).eval()
     return method, method.terms[name]
 

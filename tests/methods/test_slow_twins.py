@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.methods import build_method
+from medssl.methods import TERMS, build_method
 from medssl.methods.catalogue import tiny_batch
 from medssl.methods.local import at, shared_places
 from medssl.methods.method import Bank
@@ -23,10 +23,14 @@ SCANS = 4
 def made(name, size, **settings):
     """A method of one term whose teacher is another network than its student."""
     torch.manual_seed(0)
-    section = {name: settings, "teacher_half_life": "0.1", "mask": {"ratio": "0.5"}}
+    section: dict = {name: settings}
+    if getattr(TERMS[name], "taught", "") or "teacher" in settings:
+        section["teacher_half_life"] = "0.1"
+    if getattr(TERMS[name], "masked", False) or "masked" in settings:
+        section["mask"] = {"ratio": "0.5"}
     method = build_method(section, build_trunk({"widths": ["4", "8"], "norms": ["group"] * 2}, size)).eval()
     with torch.no_grad():
-        for average in (method.teacher, *method.averages.values()):
+        for average in filter(None, (method.teacher, *method.averages.values())):
             for parameter in average.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
     return method, method.terms[name]

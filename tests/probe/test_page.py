@@ -1,14 +1,20 @@
 """The page of a probe: one file that asks nothing of any other place, says who is near whom, and names nobody."""
 
+import importlib.machinery
 import json
 import re
+import sys
+import types
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medssl.cli import main
 from medssl.errors import UserError
 from medssl.probe import examine
+from medssl.probe.atlas import plane_by_umap
 from medssl.probe.drawings import cloud
 from medssl.probe.page import neighbours_picture, render, write_page
 from medssl.recipe import read_recipe
@@ -45,8 +51,26 @@ def test_the_page_and_the_json_say_the_same(evidence, tmp_path):
     (big,) = (q for q in told["questions"] if q["name"] == "big")
     assert [line["few"] for line in big["curve"]] == [4, 12]
     assert [line["lots"] for line in big["curve"]] == [5, 5]
-    assert "big: " in page and "Atlas" in page and "UMAP" in page
+    assert "big: " in page and "Atlas" in page
     assert len(told["layers"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("told", "most", "code"), [(0.62, "0.1", 8), (0.58, "0.1", 0), (0.62, "", 0), (0.3, "0", 0), (None, "0.1", 7)]
+)
+def test_the_command_leaves_with_a_code_where_the_scanner_leaks(evidence, monkeypatch, capsys, told, most, code):
+    """The scanner is one of two, which chance tells by half."""
+    asked = [question for question in evidence.findings.questions if question.name != "scanner"]
+    if told is not None:
+        scanner = next(question for question in evidence.findings.questions if question.name == "scanner")
+        asked.append(replace(scanner, chance=0.5, neighbours=told))
+    found = replace(evidence, findings=replace(evidence.findings, questions=tuple(asked)))
+    monkeypatch.setattr("medssl.probe.examine", lambda *_, **__: found)
+    with pytest.raises(SystemExit) as left:
+        main(["probe", "run", "--store", "store", *(["--max-leak", most] if most else [])])
+    said = capsys.readouterr().out
+    assert (left.value.code, "--max-leak" in said) == (code, bool(most))
+    assert code != 8 or "told 0.12 better than by chance; --max-leak allows 0.1" in said
 
 
 def test_nobody_is_named(evidence):
@@ -54,6 +78,51 @@ def test_nobody_is_named(evidence):
     for column in ("volume_id", "patient_pid"):
         assert not any(str(value) in page for value in evidence.rows[column])
     assert str(evidence.run) not in page
+
+
+@pytest.fixture
+def umap(monkeypatch):
+    """A stand-in for umap-learn that lays all on a circle, and what it was asked."""
+    asked = {}
+
+    class UMAP:
+        def __init__(self, **settings):
+            asked.update(settings)
+
+        def fit_transform(self, features):
+            asked["features"] = features
+            turn = np.linspace(0, 6, len(features))
+            return np.stack([np.cos(turn), np.sin(turn)], 1).astype(np.float32)
+
+    module = types.ModuleType("umap")
+    module.UMAP, module.__spec__ = UMAP, importlib.machinery.ModuleSpec("umap", None)
+    monkeypatch.setitem(sys.modules, "umap", module)
+    return asked
+
+
+HINT, DRAWN = 'pip install "medssl[atlas]"', "<h3>UMAP</h3>"
+
+
+def test_with_umap_its_map_is_drawn_beside_that_of_pca(evidence, umap):
+    page = render(evidence)
+    assert umap["features"] is evidence.features
+    assert (umap["n_neighbors"], umap["metric"], umap["random_state"]) == (len(evidence.rows) - 1, "cosine", 0)
+    pca, drawn = page.split("<h3>PCA</h3>")[1].split(DRAWN)
+    drawn = drawn.split("</section>")[0]
+    assert drawn.count("<svg") == pca.count("<svg") > 1
+    assert HINT not in page
+
+
+def test_without_umap_the_page_says_how_to_have_it(evidence, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    page = render(evidence)
+    assert HINT in page and DRAWN not in page
+
+
+def test_of_many_volumes_fifteen_are_neighbours(umap):
+    places = plane_by_umap(np.random.default_rng(0).normal(size=(40, 3)))
+    assert (places.shape, umap["n_neighbors"]) == ((40, 2), 15)
+    assert plane_by_umap(np.ones((4, 3))) is None, "too few for a map"
 
 
 def test_labels_with_markup_in_them_are_text(evidence):

@@ -10,11 +10,15 @@ from typer.testing import CliRunner
 
 from medssl.cli import app
 from medssl.errors import UserError
+from medssl.methods import build_method
 from medssl.recipe import make, read_recipe
-from medssl.store import Preparation, prepare
-from medssl.store.plan import LEAST_CELLS, levels, plan, target_spacing, view_size
+from medssl.store import Preparation, open_store, prepare
+from medssl.store.plan import LEAST_CELLS, levels, plan, scans, target_spacing, view_size
+from medssl.train import Training
+from medssl.train import plan as plan_pretraining
 from medssl.trunks import build_trunk
 from medssl.views.select import build_views
+from tests.conftest import REPOSITORY
 
 
 def facts(shape, spacing, tenth=None, **told):
@@ -134,8 +138,14 @@ def test_bpmri_asks_for_its_group_and_channels():
     assert made.recipe()["trunk"]["channels"] == 3
 
 
+def test_a_step_takes_as_many_scans_as_the_budget_holds():
+    assert scans((16, 16, 16), 20_000) == 4
+    assert scans((16, 16, 16), 4096) == 2, "one scan has nothing to be compared with"
+    assert scans((16, 16, 16), 1_000_000) == 32, "no more than in the default recipe"
+
+
 @pytest.mark.parametrize(("modality", "dims"), [("MR", 3), ("DX", 2)])
-def test_the_command_prints_sections_that_a_recipe_accepts(clinic, tmp_path, modality, dims):
+def test_the_command_prints_a_recipe_that_can_be_pretrained_by(clinic, tmp_path, modality, dims):
     shape = (20, 24, 16) if dims == 3 else (20, 24, 1)
     clinic.scan("a", modality=modality, voxels=np.random.default_rng(0).normal(500, 50, shape).astype(np.float32))
     prepare(clinic.write(), clinic.store, settings=Preparation(xray_pixels=32))
@@ -150,3 +160,8 @@ def test_the_command_prints_sections_that_a_recipe_accepts(clinic, tmp_path, mod
     trunk = build_trunk(recipe["trunk"], size)
     pyramid = trunk(torch.zeros(1, 1, *size)).pyramid
     assert min(pyramid[-1].shape[2:]) >= LEAST_CELLS
+    default = read_recipe(REPOSITORY / "pipelines" / "methods" / "default.yaml")
+    assert recipe["method"] == default["method"] and build_method(recipe["method"], trunk).terms
+    assert plan_pretraining(recipe, open_store(clinic.store)).settings.steps == int(default["pretrain"]["steps"])
+    assert make(Training, recipe["finetune"], "finetune").batch >= 2
+    assert "'" not in done.output

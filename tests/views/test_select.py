@@ -42,6 +42,13 @@ def test_volumes_of_mixed_channels_are_refused(balls):
     ("section", "message"),
     [
         ({"count": "two"}, r"views\.count: cannot read 'two' as int"),
+        ({"cuont": "2"}, r"views\.cuont: views has no such setting; did you mean 'count'"),
+        ({"smal": {"size": ["4", "4"]}}, r"views\.smal: .* did you mean 'small'"),
+        ({"intensty": {"noise": "1"}}, r"views\.intensty: .* did you mean 'intensity'"),
+        ({"partnr": "visit"}, r"views\.partnr: .* did you mean 'partner'"),
+        ({"trun": "3"}, r"views\.trun: .* did you mean 'turn'"),
+        ({"small": {"size": ["4", "4"], "cuont": "3"}}, r"views\.small\.cuont: .* did you mean 'count'"),
+        ({"small": {"sise": ["4", "4"]}}, r"views\.small\.sise: .* did you mean 'size'"),
         ({"count": "0"}, r"views\.count: 0 is not a positive"),
         ({"small": {"size": ["4", "4"], "count": "x"}}, r"views\.small\.count: cannot read 'x'"),
         ({"intensity": {"thick": "3"}}, r"views\.intensity\.thick: 3.0, but flat views have no slices"),

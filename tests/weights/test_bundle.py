@@ -41,3 +41,12 @@ def test_monai_finds_in_the_metadata_what_it_requires(weights, tmp_path):
     assert told["network_data_format"]["outputs"]["pooled"]["num_channels"] == 8
     assert told["medssl"]["input"] == read_weights(folder / "models").spec["input"]
     assert "(B, 1, 16, 12, 8)" in (folder / "docs" / "README.md").read_text()
+
+
+def test_the_page_of_the_bundle_tells_the_voxels_of_the_views(weights, tmp_path):
+    made = weights("resenc")
+    for views_mm, told in ((None, "is 1 x 1 x 2.5 mm"), ([32.0, 18.0, 32.0], "is 2 x 1.5 x 4 mm")):
+        made.spec["input"]["views_mm"] = views_mm
+        assert f"A voxel of these images {told}." in (write_bundle(tmp_path, made) / "docs" / "README.md").read_text()
+    made.spec["input"] = None
+    assert "has no size that is known" in (write_bundle(tmp_path, made) / "docs" / "README.md").read_text()

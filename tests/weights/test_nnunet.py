@@ -7,6 +7,8 @@ import torch
 
 from medssl.errors import UserError
 from medssl.weights import take_in, write_nnunet
+from medssl.weights.nnunet import adaptation_plan
+from medssl.weights.spec import voxel_mm
 from tests.weights.test_residual import Encoder, turned
 
 
@@ -75,6 +77,27 @@ def test_the_plan_has_the_axes_backwards_and_names_what_is_there(content):
         "architecture_plans", "pretrain_plan", "pretrain_num_input_channels", "recommended_downstream_patchsize",
         "key_to_encoder", "key_to_stem", "keys_to_in_proj", "key_to_lpe",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dims", "views_mm", "spacing"),
+    [(3, None, [2.5, 1, 1]), (3, [32.0, 18.0, 32.0], [4, 1.5, 2]), (2, None, [1, 1]), (2, [32.0, 18.0], [1.5, 2])],
+)
+def test_the_plan_tells_the_voxels_of_the_views_and_not_of_the_prepared_volumes(weights, dims, views_mm, spacing):
+    made = weights("nnunet", dims)
+    made.spec["input"]["views_mm"] = views_mm
+    (configuration,) = adaptation_plan(made.trunk(), made.spec)["pretrain_plan"]["configurations"].values()
+    assert (configuration["spacing"], configuration["spacing_style"]) == (spacing, "fixed")
+    assert len(configuration["patch_size"]) == dims
+
+
+def test_voxels_of_several_sizes_or_of_none_known_are_not_told(weights):
+    spec = weights("nnunet").spec
+    (one,) = spec["input"]["modalities"]
+    for seen in (None, {"views_mm": None, "modalities": [one, {**one, "spacing_mm": [1, 1, 1]}]}):
+        assert voxel_mm({**spec, "input": seen}) is None
+    alike = {"views_mm": None, "modalities": [one, one]}
+    assert voxel_mm({**spec, "input": alike}) == [1, 1, 2.5]
 
 
 def test_their_own_preset_is_named_where_it_is_theirs():
