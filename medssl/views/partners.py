@@ -1,4 +1,4 @@
-"""Which volumes are another look at the same patient: another visit, or the other eye."""
+"""Which volumes are another look at the same patient: another visit, the same place on another day, or the other eye."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from medssl.errors import UserError
 
-Kind = Literal["none", "visit", "eye"]
+Kind = Literal["none", "visit", "follow_up", "eye"]
 
 OTHER = {"L": "R", "R": "L"}
 
@@ -19,9 +19,9 @@ def partners(rows: pd.DataFrame, kind: Kind) -> list[np.ndarray]:
     which a batch tells once for all views of a scan.
 
     With "visit" they are of the same side and another study, or another day where either study is unknown; without both, as
-    in files with neither UIDs nor dates, two volumes are of one visit. With "eye" they are of the other side and the same
-    day, or the same study where either day is unknown; without both, of any visit. The day goes first there, because the
-    two eyes of one day may be a study each.
+    in files with neither UIDs nor dates, two volumes are of one visit. With "follow_up" they are of the same side, and both
+    days are known and differ. With "eye" they are of the other side and the same day, or the same study where either day is
+    unknown; without both, of any visit. The day goes first there, because the two eyes of one day may be a study each.
     Raises UserError when no row has a partner.
     """
     if kind == "none":
@@ -39,12 +39,15 @@ def partners(rows: pd.DataFrame, kind: Kind) -> list[np.ndarray]:
             other_study, other_day = by_study & (studies != study[row]), by_day & (days != day[row])
             if kind == "eye":
                 mates = (sides == OTHER.get(side[row])) & ~np.where(by_day, other_day, other_study)
+            elif kind == "follow_up":
+                mates = (sides == side[row]) & other_day
             else:
                 mates = (sides == side[row]) & np.where(by_study, other_study, other_day)
             found[row] = numbers[mates]
     if not any(map(len, found)):
         lacks = {
             "visit": "two visits, told by study or by day (study_date in the data card),",
+            "follow_up": "visits on two known days (study_date in the data card)",
             "eye": "two eyes of known side at one visit",
         }
         raise UserError(

@@ -167,6 +167,35 @@ def test_every_second_view_is_of_the_partner():
     assert torch.equal(batch.x[0], plain.x[0])
 
 
+@pytest.mark.parametrize("size", [["6", "6"], ["6"] * 3], ids=["2D", "3D"])
+def test_a_follow_up_is_the_same_place_on_another_day(visits, size):
+    """What is altered is not altered alike: noise and gain are the scanner's of that day."""
+    opened = open_store(visits / "store")
+    rows = opened.rows()
+    law = build_views({"size": size, "count": "4", "turn": "20", "zoom": "0.2", "bend_mm": "0.1", "partner": "follow_up",
+                       "small": {"size": ["4"] * len(size), "count": "4"}})  # fmt: skip
+    noisy = Views(**{**law.__dict__, "intensity": Intensity(gain=0, offset=0, gamma=0, noise=0.5)})
+    day = dict(zip(rows["volume_id"], rows["days_since_first"], strict=True))
+    steps = Steps(opened, rows, noisy, batch=8, seed=0)
+    for step in range(3):
+        seen, numbers = steps[step], steps._rows(step)
+        assert torch.equal(seen.days[0], torch.tensor([day[steps.ids[row]] for row in numbers]))
+        assert torch.equal(seen.days[::2], seen.days[:1].expand(2, -1)) and (seen.days[0] != seen.days[1]).all()
+        for name in ("to_share", "to_mm", "where", "bend"):
+            one = getattr(seen, name)
+            assert torch.equal(one[::2], one[1::2]) and not torch.equal(one[0], one[2])
+    off = Steps(opened, rows, Views(**{**law.__dict__, "intensity": OFF}), batch=8, seed=0)[0]
+    own, again = (Steps(opened, rows, noisy, batch=8, seed=0)[0].x - off.x)[:2]
+    assert own.std() > 0.01 and abs(torch.corrcoef(torch.stack([own.flatten(), again.flatten()]))[0, 1]) < 0.2
+
+
+def test_follow_ups_are_of_two_known_days():
+    with pytest.raises(UserError, match=r"views\.partner: follow_up, but no patient has visits on two known days"):
+        partners(ROWS, "follow_up")
+    found = [mates.tolist() for mates in partners(DATED, "follow_up")]
+    assert found == [[2, 4], [6], [0], [], [0], [], [1], []]
+
+
 def test_the_other_eye_is_mirrored_and_knows_it():
     shape = (20, 24, 16)
     affine = np.array([[0.0, -1.2, 0, 9], [0, 0, 1.5, 0], [0.5, 0, 0, 0], [0, 0, 0, 1]])  # left to right runs along J
