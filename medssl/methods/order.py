@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from medssl.errors import UserError
+from medssl.methods.position import check_places
 from medssl.methods.projector import projector
 from medssl.recipe import Axis, Weight
 from medssl.trunks import Trunk
@@ -60,11 +61,13 @@ class Order(nn.Module):
         self.judge = projector(self.views * trunk.dim, 1, hidden=trunk.dim)
 
     def check(self, views: Views, slices: int) -> None:
-        """Nothing; raises UserError for views that are not of two visits."""
-        if self.by == "visit" and views.partner != "follow_up":
-            raise UserError(
-                f"views.partner: {views.partner}, but order by visit asks about two days of one place; set it to follow_up"
-            )
+        """Nothing; raises UserError for views that have no places along one volume, or are not of two visits."""
+        if (self.by == "visit") != (views.partner == "follow_up"):
+            remedy = {"place": "set by to visit, or views.partner to none",
+                      "visit": "set views.partner to follow_up, which is another day at the same place"}  # fmt: skip
+            raise UserError(f"method.order.by: {self.by}, but views.partner: {views.partner}; {remedy[self.by]}")
+        if self.by == "place":
+            check_places("order", self.along, views, slices)
 
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step; 0 without a scan whose views are far enough apart."""

@@ -148,5 +148,19 @@ def test_order_by_visit_asks_for_follow_ups():
     method = order_of_visits((16, 16))
     method.check(build_views({"size": ["16", "16"], "partner": "follow_up"}), 1)
     for partner in ("none", "visit", "eye"):
-        with pytest.raises(UserError, match=rf"views\.partner: {partner}, .* set it to follow_up"):
+        with pytest.raises(UserError, match=f"by: visit, but views.partner: {partner}; set views.partner to follow_up"):
             method.check(build_views({"size": ["16", "16"], "partner": partner}), 1)
+
+
+@pytest.mark.parametrize("name", ["order", "position"])
+def test_places_of_two_volumes_or_of_no_extent_are_refused(name):
+    trunk = build_trunk({"widths": ["4", "8"]}, (16, 16))
+    flat = {"size": ["16", "16"], "count": "3"}
+    across, down = (build_method({name: {"along": along}}, trunk) for along in "20")
+    across.check(build_views(flat), 2)
+    down.check(build_views(flat), 1)
+    with pytest.raises(UserError, match=rf"method\.{name}\.along: 2, but the volumes have one slice.* use 0 or 1"):
+        across.check(build_views(flat), 1)
+    for partner in ("visit", "follow_up", "eye"):
+        with pytest.raises(UserError, match=rf"views\.partner: {partner}.* none"):
+            down.check(build_views({**flat, "partner": partner}), 40)
