@@ -8,6 +8,9 @@ import torch
 from medssl.errors import UserError
 from medssl.methods import build_method
 from medssl.methods.method import Bank
+from medssl.recipe import read_recipe
+from medssl.store import open_store
+from medssl.train import plan
 from medssl.trunks import build_trunk
 from medssl.views import Batch
 from medssl.views.select import build_views
@@ -150,6 +153,12 @@ def test_order_by_visit_asks_for_follow_ups():
     for partner in ("none", "visit", "eye"):
         with pytest.raises(UserError, match=f"by: visit, but views.partner: {partner}; set views.partner to follow_up"):
             method.check(build_views({"size": ["16", "16"], "partner": partner}), 1)
+
+
+def test_a_store_without_days_has_no_visits_to_ask_about(balls):
+    changes = ["method={order: {by: visit}}", "views.partner=follow_up"]
+    with pytest.raises(UserError, match=r"no patient has visits on two known days \(study_date in the data card\)"):
+        plan(read_recipe(balls / "recipe.yaml", changes), open_store(balls / "store"))
 
 
 @pytest.mark.parametrize("name", ["order", "position"])
