@@ -73,6 +73,7 @@ CASES = {
     "position": {"position": {"near": "0.2", "apart": "0.3", "along": "0"}},
     "position of one scan": {"position": {"near": "0.4", "apart": "0.5", "across": "false"}},
     "order": {"order": {"apart": "0.1"}},
+    "order of visits": {"order": {"by": "visit"}},
     "vicreg": {"vicreg": {}},
     "byol": {"byol": {}, **TAUGHT},
     "dino": {"dino": {"prototypes": "16"}, **TAUGHT},
@@ -137,10 +138,11 @@ def batch_of(name, step, rank=0, world=1):
     to_share[..., :2, :] /= torch.tensor([20.0, 22, 20, 24])[:, None, None]
     where = torch.rand(VIEWS, SCANS, 3, generator=numbers, dtype=torch.float64)
     where[:, 3] = 0.5
+    days = torch.tensor([[0, 365, math.nan, 0], [730, 0, 365, 0], [0, 0, 0, 0]], dtype=torch.float64)
     whole = Batch(
         x=x, to_mm=to_mm, patient=torch.tensor([0, 1, 1, 2]), scanner=torch.tensor([0, 0, 0, step % 2]),
         target=torch.tensor([0.0, 1.0, 1.0, 0.0]), where=where, small=x[:2, ..., 4:12, 4:12],
-        to_share=to_share, facts={"site": torch.tensor([-1, 0, 1, 0])},
+        to_share=to_share, facts={"site": torch.tensor([-1, 0, 1, 0])}, days=days,
     )  # fmt: skip
     if name == "head segment":
         whole = whole._replace(target=(x[0, :, 0] > 0).long() + (x[0, :, 0] > 1).long())
@@ -150,7 +152,7 @@ def batch_of(name, step, rank=0, world=1):
         whole = whole._replace(target=target[torch.randperm(SCANS, generator=numbers)])
     mine = torch.tensor(share_of(SCANS, rank, world))
     of_scans = {key: getattr(whole, key)[mine] for key in ("patient", "scanner", "target")}
-    of_views = {key: getattr(whole, key)[:, mine] for key in ("x", "to_mm", "to_share", "where", "small")}
+    of_views = {key: getattr(whole, key)[:, mine] for key in ("x", "to_mm", "to_share", "where", "small", "days")}
     return whole._replace(**of_scans, **of_views, facts={key: value[mine] for key, value in whole.facts.items()})
 
 

@@ -29,6 +29,7 @@ from medssl.methods.queue import Queue
 from medssl.recipe import Section, read_recipe
 from medssl.trunks import build_trunk
 from medssl.views import Batch, Views
+from medssl.views.partners import Kind
 
 FAMILIES = {
     "contrastive": "views of one thing agree; negatives, a spread or shared prototypes keep different things apart",
@@ -47,6 +48,14 @@ TRIED: dict[str, Section] = {
     "cswin": {"name": "cswin", "widths": ["6", "12"], "depths": ["1", "1"]},
 }
 """Small trunks of every kind. Those of transformers have cells of 4 voxels a side."""
+
+PARTNERED: dict[Kind, str] = {
+    "none": "",
+    "visit": ", every second of another visit",
+    "follow_up": ", every second of another day",
+    "eye": ", every second of the other eye",
+}
+"""What the views of a recipe need beside the scan, by its `views.partner`."""
 
 SIZES = {"2D": (16, 16), "3D": (8, 8, 8)}
 SCANS = 4
@@ -146,7 +155,9 @@ def _tried(recipe: Section, trunk: str, size: tuple[int, ...]) -> tuple[Method, 
 
 
 def tiny_batch(size: tuple[int, ...], views: int, small: bool = True) -> Batch:
-    """Views of noise of four scans of as many patients, one place in mm for all, and small views if asked for."""
+    """Views of noise of four scans of as many patients, one place in mm for all and each a day after the one before it, and
+    small views if asked for.
+    """
     who = torch.arange(SCANS)
     x = torch.randn(views, SCANS, 1, *size)
     to_mm = torch.eye(4, dtype=torch.float64).expand(views, SCANS, 4, 4)
@@ -155,6 +166,7 @@ def tiny_batch(size: tuple[int, ...], views: int, small: bool = True) -> Batch:
         x, to_mm, who, torch.zeros_like(who), torch.empty(0), to_share=to_mm / max(size),
         where=torch.linspace(0, 1, views * SCANS * 3, dtype=torch.float64).view(SCANS, views, 3).transpose(0, 1),
         small=x[corner] if small else torch.empty(0),
+        days=torch.arange(views, dtype=torch.float64)[:, None].expand(views, SCANS),
     )  # fmt: skip
 
 
@@ -163,7 +175,7 @@ def _needs(method: Method, asked: Sequence[str], recipe: Section) -> tuple[str, 
     extent = "" if masking.kind == "random" else f" by {masking.kind}s"
     fill = ", another scan in its place" if masking.fill == "another" else ""
     told = {
-        "views": f"{method.views} view{'s' * (method.views > 1)}",
+        "views": f"{method.views} view{'s' * (method.views > 1)}{PARTNERED[recipe.get('views', {}).get('partner', 'none')]}",
         "mask": f"mask ({masking.ratio:.0%}{extent}{fill})",
         "teacher": "teacher",
         "decoder": "decoder",

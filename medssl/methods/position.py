@@ -18,6 +18,7 @@ from medssl.methods.projector import projector
 from medssl.methods.relations import pairwise_nce, same
 from medssl.recipe import Axis, Count, Positive, Weight, Whole
 from medssl.trunks import Trunk
+from medssl.views import Views
 from medssl.views.crops import SAME_PLACE, part_of
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class PositionContrast(nn.Module):
         self.parts, self.near, self.apart, self.along = parts, near, apart, along
         self.project = projector(trunk.dim, width)
 
+    def check(self, views: Views, slices: int) -> None:
+        """Nothing; raises UserError for views that have no places along one volume."""
+        check_places("position", self.along, views, slices)
+
     def forward(self, bank: Bank) -> torch.Tensor:
         """The weighted loss of one step."""
         z = bank.gathered(self.project(bank.features().pooled))
@@ -77,3 +82,18 @@ class PositionContrast(nn.Module):
         else:
             positive = same(scan) & (distance < SAME_PLACE if self.parts else together) & ~itself
         return positive, ~positive & ~elsewhere
+
+
+def check_places(term: str, along: int, views: Views, slices: int) -> None:
+    """Nothing; raises UserError for views of two volumes, whose places are no places along one, and for views that all are
+    at one place, because volumes have one slice at most.
+    """
+    if views.partner != "none":
+        raise UserError(
+            f"views.partner: {views.partner}, but {term} asks about places along one volume, and two have none in common; "
+            "set it to none"
+        )
+    if along == 2 and slices == 1:
+        raise UserError(
+            f"method.{term}.along: 2, but the volumes have one slice, and all views are at one place across it; use 0 or 1"
+        )

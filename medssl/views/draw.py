@@ -18,7 +18,7 @@ from medssl.views.crops import STRAIGHT, Crops
 from medssl.views.geometry import bounding_box, joined, sample
 from medssl.views.history import NOTHING, History, Told, values_of
 from medssl.views.intensity import BY_MODALITY, Intensity
-from medssl.views.partners import Kind, mirrored, partners
+from medssl.views.partners import Kind, days_of, mirrored, partners
 from medssl.views.samplers import balanced_rows, rows_of_step, share_of
 
 CACHE_BYTES = 4 << 30
@@ -64,6 +64,8 @@ class Batch(NamedTuple):
     """Control points of the views' bends (V, B, 3, G, G, G), float64 (see bend.py); empty when the recipe asks for none."""
     told: Told = NOTHING
     """Numbers beside the scans."""
+    days: torch.Tensor = torch.empty(0)
+    """How many days after its patient's first study the volume of each view was taken (V, B); nan where it is unknown."""
 
 
 class Spot(NamedTuple):
@@ -82,13 +84,15 @@ class Seen(NamedTuple):
     to_share: torch.Tensor
     where: torch.Tensor
     bend: torch.Tensor
+    days: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """How many views of a scan are drawn, where (`crops`) and how they are altered (None: by modality); and how many
     small views within them, in turn, as `small` says. With `partner`, every second view is of another visit of the
-    patient, or of the other eye, mirrored, where there is one.
+    patient, or of the other eye, mirrored, where there is one. "visit" draws it anywhere; "follow_up" is of another day, and
+    drawn where the view before it is, as a share of the volume, and turned, zoomed and bent alike.
     """
 
     crops: Crops
@@ -137,7 +141,7 @@ class Steps(Dataset[Batch]):
         self.groups: Sequence[object] = rows[group].tolist() if group else [""] * len(rows)
         self.classes = classes_of(store, rows, balance).tolist() if balance else []
         self.places = share_of(batch, *share)
-        self.mates = partners(rows, views.partner)
+        self.mates, self.days = partners(rows, views.partner), torch.tensor(days_of(rows))
         self.facts = {name: classes_of(store, rows, name) for name in facts}
         columns = target if isinstance(target, str) else [*target]
         self.labels = rows[columns].to_numpy(np.float32) if target not in ("", "mask") else None
@@ -158,7 +162,7 @@ class Steps(Dataset[Batch]):
             facts={name: torch.from_numpy(values[rows]) for name, values in self.facts.items()},
             to_share=_stacked(whole, "to_share"),
             bend=_stacked(whole, "bend") if self.views.crops.bend_mm and self.views.alter else torch.empty(0),
-            told=self.history.told.of(torch.from_numpy(rows)),
+            told=self.history.told.of(torch.from_numpy(rows)), days=_stacked(whole, "days"),
         )  # fmt: skip
 
     def _rows(self, step: int) -> np.ndarray:
@@ -184,7 +188,7 @@ class Steps(Dataset[Batch]):
         for one in dict.fromkeys(source):
             numbers = [n for n, which in enumerate(source) if which == one]
             numbers += [SMALL + n for n in range(views.small_count) if source[n % views.count] == one]
-            cut, labels = self._cut(one, numbers, key, mirror=one != row and views.partner == "eye")
+            cut, labels = self._cut(one, numbers, key, partner="none" if one == row else views.partner)
             cut = self._with_earlier(one, numbers, key, cut)
             seen |= zip(numbers, cut, strict=True)
             mask = labels if one == row else mask
@@ -197,35 +201,36 @@ class Steps(Dataset[Batch]):
         if not days.numel():
             return last
         visits = range(len(self.history.volumes[row]) - 1, 0, -1)
-        before = [self._cut(row, numbers, key, mirror=False, visit=visit)[0] for visit in visits]
+        before = [self._cut(row, numbers, key, visit=visit)[0] for visit in visits]
         fewer = [[one._replace(x=torch.zeros_like(one.x)) for one in last]] * (days.shape[1] - 1 - len(before))
         lines = zip(*fewer, *before, last, strict=True)
         return [line[-1]._replace(x=torch.stack([one.x for one in line])) for line in lines]
 
     def _cut(
-        self, row: int, numbers: list[int], key: tuple[int, ...], *, mirror: bool, visit: int = 0
+        self, row: int, numbers: list[int], key: tuple[int, ...], *, partner: Kind = "none", visit: int = 0
     ) -> tuple[list[Seen], torch.Tensor]:
-        """The views of so many numbers of one volume, `visit` visits before the row's own, and the label map of the first.
+        """The views of so many numbers of one volume, `visit` visits before the row's own or the `partner` of a scan's, and
+        the label map of the first.
 
         All places are drawn first; then one box of the volume that holds them all is read and all views are cut from it,
         or several, where views are so far apart that this is less.
         """
         volume_id, views = self.history.volumes[row][visit], self.views
         shape, affine = self.store.shape(volume_id), self.store.affine(volume_id)
-        rngs = [np.random.default_rng((*key, number)) for number in numbers]
-        count = sum(number < SMALL for number in numbers)
+        again, count = partner == "follow_up", sum(number < SMALL for number in numbers)
+        rngs = [np.random.default_rng((*key, number - again)) for number in numbers]
         if views.alter:
             places = views.crops.draw_views(shape, affine, rngs[:count])
         else:
             places = [views.crops.centred(shape, affine)] * count
-        if mirror:
+        if partner == "eye":
             places = [mirrored(place, affine, views.crops.grid) for place in places]
         crops = views.small or views.crops
         of_view = dict(zip(numbers, places, strict=False))
         for number, rng in zip(numbers[count:], rngs[count:], strict=True):
             around = of_view[(number - SMALL) % views.count]
             inside = crops.draw_inside(shape, affine, rng, views.crops, around)
-            places.append(mirrored(inside, affine, crops.grid) if mirror else inside)
+            places.append(mirrored(inside, affine, crops.grid) if partner == "eye" else inside)
         spots = [
             Spot(law, place, law.draw_bend(place, affine, rng) if views.alter else STRAIGHT)
             for law, place, rng in zip([views.crops] * count + [crops] * len(rngs[count:]), places, rngs, strict=True)
@@ -233,7 +238,7 @@ class Steps(Dataset[Batch]):
         reads, which = joined([bounding_box(spot.place, spot.crops.grid, shape, spot.bend) for spot in spots])
         images, change = [self._box(volume_id, "image", *box) for box in reads], self._change(row)
         cut = [_view(images[n], spot, reads[n][0]) for n, spot in zip(which, spots, strict=True)]
-        if visit:  # the place is that of the last visit's view, noise and gain are the scanner's of that day
+        if visit or again:  # the place is that of the other day's view, noise and gain are the scanner's of that day
             rngs = [np.random.default_rng((*key, number, visit)) for number in numbers]
         if views.alter:
             cut = [change.apply(x, rng) for x, rng in zip(cut, rngs, strict=True)]
@@ -246,6 +251,7 @@ class Steps(Dataset[Batch]):
             Seen(
                 x, torch.from_numpy(affine @ spot.place), torch.from_numpy(share @ spot.place),
                 torch.from_numpy((spot.crops.middle(spot.place, spot.bend) + 0.5) / np.array(shape)), spot.bend,
+                self.days[row],
             )
             for x, spot in zip(cut, spots, strict=True)
         ], mask  # fmt: skip

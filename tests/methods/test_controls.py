@@ -113,6 +113,38 @@ def test_order_is_at_chance_and_an_alteration_of_one_view_gives_it_away():
     assert order_accuracy(brighter_in_the_middle) > 0.8
 
 
+def visits_of_noise(seed):
+    """The batches of a run by step number: two of the three visits of each patient, which are noise as all else."""
+    ids = [str(scan) for scan in range(3 * SCANS)]
+    rows = pd.DataFrame({
+        "volume_id": ids, "modality": "MR", "patient_pid": [str(n // 3) for n in range(3 * SCANS)], "study_pid": "",
+        "scanner": "one", "laterality": "unknown", "days_since_first": [365.0 * (n % 3) for n in range(3 * SCANS)],
+    })  # fmt: skip
+    return Steps(
+        Noise(100 * seed), rows, Views(crops=CROPS, partner="follow_up", intensity=Intensity()), batch=16, seed=seed
+    )
+
+
+def brighter_with_time(seen):
+    """The mutant: a scanner that is replaced by a brighter one."""
+    return seen._replace(x=seen.x + seen.days[..., None, None, None].float() / 365)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_visits_of_noise_cannot_be_put_in_order_and_a_change_of_scanner_gives_them_away(told):
+    change = brighter_with_time if told else lambda seen: seen
+    batches = visits_of_noise(1)
+    method, right = trained({"order": {"by": "visit"}}, 2, change, batches=batches.__getitem__), []
+    with torch.no_grad():
+        for step in range(64):
+            torch.manual_seed(9 + step)
+            logit, ordered = method.terms["order"].asked(Bank(method, change(visits_of_noise(2)[step])))
+            right.append(((logit > 0) == (ordered > 0.5)).float())
+    assert len(torch.cat(right)) == 1024
+    accuracy = torch.cat(right).mean().item()
+    assert accuracy > 0.8 if told else 0.45 < accuracy < 0.55
+
+
 def brighter_at_one_end(seen):
     """The mutant: every view, as the machine makes it, is brighter at one end."""
     return seen._replace(x=seen.x + torch.linspace(-1, 1, CROPS.size[0])[:, None])

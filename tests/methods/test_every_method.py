@@ -45,6 +45,7 @@ METHODS = {
     "dinov2": {"dino": {"prototypes": "32", "koleo": "0.1"}, "ibot": {"prototypes": "32"}, "teacher_half_life": "0.1"},
     "position": {"position": {"near": "0.2", "apart": "0.3", "along": "0"}},
     "order": {"order": {"apart": "0.01"}},
+    "order of visits": {"order": {"by": "visit"}},
     "swav": {"swav": {"prototypes": "16", "queue": "32"}},
     "rotation": {"rotation": {}},
     "which": {"which": {}},
@@ -82,6 +83,7 @@ def batch(size, views=2, scans=4):
         small=small,
         where=torch.from_numpy(rng.random((views, scans, 3))),
         to_share=torch.diag(1 / torch.tensor([*shape, 1.0])).double() @ to_mm,
+        days=365 * torch.arange(views, dtype=torch.float64)[:, None].expand(views, scans),
     )
 
 
@@ -269,15 +271,17 @@ def stopped_after(steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_ten_steps_are_five_and_five(name, balls, tmp_path):
+def test_ten_steps_are_five_and_five(name, balls, visits, tmp_path):
     """Queues, centres, teachers and random numbers are part of what a run remembers."""
-    changes = ["views.count=3", "pretrain.steps=10", "pretrain.save_every=5"]
+    changes, store = ["views.count=3", "pretrain.steps=10", "pretrain.save_every=5"], balls / "store"
+    if name == "order of visits":
+        changes, store = [*changes, "views.partner=follow_up", "data.modality=OPT"], visits / "store"
     recipe = read_recipe(balls / "recipe.yaml", changes) | {"method": METHODS[name]}
-    whole = pretrain(recipe, balls / "store", tmp_path / "whole")
+    whole = pretrain(recipe, store, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        pretrain(recipe, balls / "store", tmp_path / "halves", progress=stopped_after(5))
+        pretrain(recipe, store, tmp_path / "halves", progress=stopped_after(5))
     assert checkpoint.steps_done(tmp_path / "halves" / checkpoint.NAME) == 5
-    halves = pretrain(recipe, balls / "store", tmp_path / "halves")
+    halves = pretrain(recipe, store, tmp_path / "halves")
     first, second = (checkpoint.read(run / checkpoint.NAME) for run in (whole, halves))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -99,6 +99,12 @@ def order(size):
     return method, tiny_batch(size, 3), math.log(2)
 
 
+def order_of_visits(size):
+    method, term = made("order", size, by="visit")
+    silent(term.judge)
+    return method, tiny_batch(size, 2), math.log(2)
+
+
 def rotation(size):
     method, term = made("rotation", size, about="plane" if len(size) == 2 else "cube")
     silent(term.judge)
@@ -143,8 +149,8 @@ def which(size):
     return method, tiny_batch(size, 1), math.log(10 if len(size) == 2 else 38)
 
 
-KNOWN = [rebuild, rebuild_whitened, contrast, contrast_with_queue, local, position, order, rotation, vicreg, byol, dino,
-         ibot, swav, which]  # fmt: skip
+KNOWN = [rebuild, rebuild_whitened, contrast, contrast_with_queue, local, position, order, order_of_visits, rotation,
+         vicreg, byol, dino, ibot, swav, which]  # fmt: skip
 
 
 def test_every_term_has_a_known_value():

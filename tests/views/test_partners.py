@@ -1,5 +1,6 @@
 """Slabs along an axis, visits of one patient, and eyes of one patient."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.errors import UserError
+from medssl.store import open_store
 from medssl.views import Crops, Intensity, Steps, Views
 from medssl.views.partners import mirrored, partners
 from medssl.views.select import build_views
@@ -58,17 +60,60 @@ ROWS = pd.DataFrame({
 
 
 def test_partners_are_other_looks_at_the_same_patient():
-    assert [mates.tolist() for mates in partners(ROWS, "eye")] == [[1], [0, 2], [1], [], [], [], []]
+    assert [mates.tolist() for mates in partners(ROWS, "eye")] == [[1], [0], [], [], [], [], []]
     assert [mates.tolist() for mates in partners(ROWS, "visit")] == [[2], [], [0], [], [], [], []]
     assert not any(map(len, partners(ROWS, "none")))
     with pytest.raises(UserError, match=r"views\.partner: eye, but no patient has two eyes"):
         partners(ROWS[3:], "eye")
 
 
+DATED = pd.DataFrame({
+    "patient_pid": "p", "modality": "OPT", "study_pid": ["", "", "", "", "1", "1", "2", "3"],
+    "days_since_first": [0, 0, 365, np.nan, 365, np.nan, 365, np.nan], "laterality": list("RLRRRLLL"),
+})  # fmt: skip
+
+
+def test_visits_are_told_by_study_else_by_day_and_eyes_by_day_else_by_study():
+    visits = [mates.tolist() for mates in partners(DATED, "visit")]
+    assert visits == [[2, 4], [6], [0], [], [0], [6, 7], [1, 5, 7], [5, 6]]
+    eyes = [mates.tolist() for mates in partners(DATED, "eye")]
+    # 4 and 6 are of two studies on one day; 4 and 7 of two studies, one without a day; of 3 nothing is known.
+    assert eyes == [[1, 5, 7], [0, 3], [5, 6, 7], [1, 5, 6, 7], [5, 6], [0, 2, 3, 4], [2, 3, 4], [0, 2, 3]]
+
+
+def test_volumes_of_which_neither_study_nor_day_is_known_are_of_one_visit():
+    untold = DATED.assign(study_pid="", days_since_first=np.nan)
+    with pytest.raises(UserError, match=r"two visits, told by study or by day \(study_date in the data card\)"):
+        partners(untold, "visit")
+    eyes = [mates.tolist() for mates in partners(untold, "eye")]
+    assert eyes == [[1, 5, 6, 7] if side == "R" else [0, 2, 3, 4] for side in untold["laterality"]]
+
+
+def test_eyes_seen_thrice_have_two_other_visits_and_one_other_eye(visits):
+    rows = open_store(visits / "store").rows()
+    assert set(rows["study_pid"]) == {""} and set(rows["days_since_first"]) == {0, 365, 730}
+    told = list(zip(rows["patient_pid"], rows["laterality"], rows["days_since_first"], strict=True))
+    for (who, side, day), others, eye in zip(told, partners(rows, "visit"), partners(rows, "eye"), strict=True):
+        assert sorted(told[n] for n in others) == [(who, side, when) for when in (0, 365, 730) if when != day]
+        assert [told[n] for n in eye] == [(who, {"L": "R", "R": "L"}[side], day)]
+
+
 def test_partners_are_of_one_scanner_as_a_batch_tells_but_one():
     assert [len(mates) for mates in partners(ROWS.assign(scanner=list("ssttttt")), "eye")] == [1, 1, 0, 0, 0, 0, 0]
-    with pytest.raises(UserError, match="two visits on one scanner"):
+    with pytest.raises(UserError, match="on one scanner"):
         partners(ROWS.assign(scanner=list("sstttts")), "visit")
+
+
+def other_visit(a, b, first):
+    """Whether two rows are of two visits, by the first of two facts that is known of both; None where neither is."""
+    facts = {
+        "study": (a.study_pid, b.study_pid) if a.study_pid and b.study_pid else None,
+        "day": (a.days_since_first, b.days_since_first)
+        if not (math.isnan(a.days_since_first) or math.isnan(b.days_since_first))
+        else None,
+    }
+    known = [facts[name] for name in (first, *facts) if facts[name]]
+    return known[0][0] != known[0][1] if known else None
 
 
 def slow_partners(rows, kind):
@@ -77,8 +122,8 @@ def slow_partners(rows, kind):
         found.append([
             n for n, (_, b) in enumerate(rows.iterrows())
             if (a.patient_pid, a.modality) == (b.patient_pid, b.modality)
-            and ({a.laterality, b.laterality} == {"L", "R"} if kind == "eye"
-                 else a.study_pid != b.study_pid and a.laterality == b.laterality)
+            and ({a.laterality, b.laterality} == {"L", "R"} and not other_visit(a, b, "day") if kind == "eye"
+                 else a.laterality == b.laterality and other_visit(a, b, "study"))
         ])  # fmt: skip
     return found
 
@@ -86,8 +131,9 @@ def slow_partners(rows, kind):
 @pytest.mark.parametrize("kind", ["eye", "visit"])
 def test_partners_equal_their_slow_twin(kind, rng):
     rows = pd.DataFrame({
-        "patient_pid": rng.choice(list("pqr"), 30), "modality": rng.choice(["OPT", "MR"], 30), "role": "",
-        "study_pid": rng.choice(list("123"), 30), "laterality": rng.choice(["L", "R", "unknown"], 30),
+        "patient_pid": rng.choice(list("pqr"), 60), "modality": rng.choice(["OPT", "MR"], 60), "role": "",
+        "study_pid": rng.choice(["", "1", "2", "3"], 60), "laterality": rng.choice(["L", "R", "unknown"], 60),
+        "days_since_first": rng.choice([0, 365, np.nan], 60),
     })  # fmt: skip
     assert [mates.tolist() for mates in partners(rows, kind)] == slow_partners(rows, kind)
 
@@ -121,6 +167,35 @@ def test_every_second_view_is_of_the_partner():
     assert torch.equal(batch.x[0], plain.x[0])
 
 
+@pytest.mark.parametrize("size", [["6", "6"], ["6"] * 3], ids=["2D", "3D"])
+def test_a_follow_up_is_the_same_place_on_another_day(visits, size):
+    """What is altered is not altered alike: noise and gain are the scanner's of that day."""
+    opened = open_store(visits / "store")
+    rows = opened.rows()
+    law = build_views({"size": size, "count": "4", "turn": "20", "zoom": "0.2", "bend_mm": "0.1", "partner": "follow_up",
+                       "small": {"size": ["4"] * len(size), "count": "4"}})  # fmt: skip
+    noisy = Views(**{**law.__dict__, "intensity": Intensity(gain=0, offset=0, gamma=0, noise=0.5)})
+    day = dict(zip(rows["volume_id"], rows["days_since_first"], strict=True))
+    steps = Steps(opened, rows, noisy, batch=8, seed=0)
+    for step in range(3):
+        seen, numbers = steps[step], steps._rows(step)
+        assert torch.equal(seen.days[0], torch.tensor([day[steps.ids[row]] for row in numbers]))
+        assert torch.equal(seen.days[::2], seen.days[:1].expand(2, -1)) and (seen.days[0] != seen.days[1]).all()
+        for name in ("to_share", "to_mm", "where", "bend"):
+            one = getattr(seen, name)
+            assert torch.equal(one[::2], one[1::2]) and not torch.equal(one[0], one[2])
+    off = Steps(opened, rows, Views(**{**law.__dict__, "intensity": OFF}), batch=8, seed=0)[0]
+    own, again = (Steps(opened, rows, noisy, batch=8, seed=0)[0].x - off.x)[:2]
+    assert own.std() > 0.01 and abs(torch.corrcoef(torch.stack([own.flatten(), again.flatten()]))[0, 1]) < 0.2
+
+
+def test_follow_ups_are_of_two_known_days():
+    with pytest.raises(UserError, match=r"views\.partner: follow_up, but no patient has visits on two known days"):
+        partners(ROWS, "follow_up")
+    found = [mates.tolist() for mates in partners(DATED, "follow_up")]
+    assert found == [[2, 4], [6], [0], [], [0], [], [1], []]
+
+
 def test_the_other_eye_is_mirrored_and_knows_it():
     shape = (20, 24, 16)
     affine = np.array([[0.0, -1.2, 0, 9], [0, 0, 1.5, 0], [0.5, 0, 0, 0], [0, 0, 0, 1]])  # left to right runs along J
@@ -140,6 +215,6 @@ def test_the_other_eye_is_mirrored_and_knows_it():
         slope = [batch.x[view, row, 0].diff(dim=1).mean().item() for view in range(2)]
         assert slope[0] == pytest.approx(-1.2, abs=1e-3)
         seen.append(slope[1] > 0)
-    assert sum(seen) == 3  # the three eyes whose other one is there
+    assert sum(seen) == 2  # the two eyes whose other one was seen at that visit
     place = crops.draw(shape, affine, np.random.default_rng(0))
     assert np.allclose(crops.middle(mirrored(place, affine, crops.grid)), crops.middle(place))
