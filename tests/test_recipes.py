@@ -74,11 +74,12 @@ def test_every_training_takes_two_steps(path, phantom_cohort, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", METHODS, ids=lambda p: p.stem)
 def test_every_method_takes_two_steps_on_flat_pictures(path, phantom_cohort, tmp_path):
-    store = phantom_cohort / "stores" / "flat"
-    prepare(
-        phantom_cohort / "cohort",
-        store,
-        settings=make(Preparation, {"modalities": ["DX"], "xray_pixels": "64"}, "prepare"),
-    )
-    recipe = read_recipe(path, ["pretrain.steps=2", "pretrain.batch=4"])
+    """Or on the slices of volumes, where the method tells slices apart."""
+    changes = ["pretrain.steps=2", "pretrain.batch=4"]
+    section, store = {"modalities": ["DX"], "xray_pixels": "64"}, phantom_cohort / "stores" / "flat"
+    if "parts" in read_recipe(path)["views"]:
+        section, store = {"modalities": ["MR"]}, phantom_cohort / "stores" / "slices"
+        changes.append("data.role=t2w")
+    prepare(phantom_cohort / "cohort", store, settings=make(Preparation, section, "prepare"))
+    recipe = read_recipe(path, changes)
     assert (pretrain(recipe, store, tmp_path / "trunk") / "last.safetensors").exists()
