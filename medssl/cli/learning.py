@@ -78,18 +78,31 @@ def probe(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for probe.html, with pictures, and probe.json.")
     ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Put the training volumes into so many clusters, in clusters.csv of --output or the run."
+        ),
+    ] = None,
 ) -> None:
     """Say what a trunk's frozen features tell of held-out patients: labels, scanner, sex, and how many directions they use.
 
     Example: medssl probe runs/trunk --store stores/hippocampus --few 4 --few 16 --hold-out scanner -o runs/trunk/probe
+
+    Pairs by cluster: medssl probe runs/first --store store --clusters 8, and then medssl pretrain
+    pipelines/methods/simclr.yaml --store store --run runs/second --set 'method.contrast.pairs={labels:
+    runs/first/clusters.csv, ignore: [[same patient], [same cluster]]}'
     """
     from medssl.probe import examine
+    from medssl.probe.clusters import write_clusters
     from medssl.probe.page import write_page
 
     evidence = examine(run, store, split=split, few=few, hold_out=hold_out, progress=shown)
     say(str(evidence.findings))
     if output:
         say(f"page in {write_page(evidence, output)}")
+    if clusters:
+        say(f"clusters in {write_clusters(evidence, clusters, output or run)}")
 
 
 @app.command()
