@@ -6,6 +6,7 @@ a run that was killed and started again ends in the same bits as one that was no
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
@@ -223,12 +224,16 @@ def plan(recipe: Section, store: Store, start: Path | str | None = None) -> Plan
     group = ""
     if settings.by_scanner and views.count > 1:
         rows, group = rows.assign(together=_together(rows)), "together"
+    store = store.told(*method.tables)
     steps = Steps(
         store, rows, views, batch=settings.batch, seed=settings.seed, group=group, balance=settings.balance,
         facts=method.columns, share=processes.share(),
     )  # fmt: skip
     began = origin_of(None if start is None else Path(start))
-    return Plan(method, steps, settings, {"kind": "pretrain", "start": began, "volumes": len(rows)})
+    facts = {"kind": "pretrain", "start": began, "volumes": len(rows)}
+    if method.tables:  # a table that has changed meanwhile would make another run of it
+        facts["labels"] = {table: hashlib.sha256(Path(table).read_bytes()).hexdigest() for table in method.tables}
+    return Plan(method, steps, settings, facts)
 
 
 def _together(rows: pd.DataFrame) -> pd.Series:

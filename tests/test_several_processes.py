@@ -70,6 +70,8 @@ CASES = {
     },
     "local": {"local": {"points": "16", "apart_mm": "3"}},
     "local across": {"local": {"points": "16", "apart_mm": "3", "across": "true"}},
+    "regions": {"regions": {"grid": ["2"]}},
+    "regions across": {"regions": {"grid": ["2"], "across": "true"}},
     "position": {"position": {"near": "0.2", "apart": "0.3", "along": "0"}},
     "position of one scan": {"position": {"near": "0.4", "apart": "0.5", "across": "false"}},
     "order": {"order": {"apart": "0.1"}},

@@ -87,6 +87,12 @@ def probe(
             help="How far above chance neighbours may tell the scanner; beyond it, all is done but the exit code is 8.",
         ),
     ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Put the training volumes into so many clusters, in clusters.csv of --output or the run."
+        ),
+    ] = None,
 ) -> None:
     """Say what a trunk's frozen features tell of held-out patients: labels, scanner, sex, and how many directions they use.
 
@@ -95,8 +101,13 @@ def probe(
     Example: medssl probe runs/trunk --store stores/hippocampus --few 4 --few 16 --hold-out scanner -o runs/trunk/probe
 
     As a gate of a pipeline: medssl probe runs/trunk --store stores/hippocampus --max-leak 0.1
+
+    Pairs by cluster: medssl probe runs/first --store store --clusters 8, and then medssl pretrain
+    pipelines/methods/simclr.yaml --store store --run runs/second --set 'method.contrast.pairs={labels:
+    runs/first/clusters.csv, ignore: [[same patient], [same cluster]]}'
     """
     from medssl.probe import examine
+    from medssl.probe.clusters import write_clusters
     from medssl.probe.findings import leak
     from medssl.probe.page import write_page
 
@@ -104,6 +115,8 @@ def probe(
     say(str(evidence.findings))
     if output:
         say(f"page in {write_page(evidence, output)}")
+    if clusters:
+        say(f"clusters in {write_clusters(evidence, clusters, output or run)}")
     if max_leak is None:
         return
     found = leak(evidence.findings)

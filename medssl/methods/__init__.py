@@ -16,6 +16,7 @@ from medssl.methods.order import Order
 from medssl.methods.pairs import Pairs
 from medssl.methods.position import PositionContrast
 from medssl.methods.rebuild import Rebuild
+from medssl.methods.regions import RegionContrast
 from medssl.methods.rotation import Rotation
 from medssl.methods.swav import SwAV
 from medssl.methods.vicreg import VICReg
@@ -29,6 +30,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "rebuild": Rebuild,
     "contrast": Contrast,
     "local": LocalContrast,
+    "regions": RegionContrast,
     "position": PositionContrast,
     "order": Order,
     "vicreg": VICReg,

@@ -175,9 +175,9 @@ class Method(nn.Module):
         })  # fmt: skip
         self.weights = LearnedWeights(terms) if weighing == "learned" else None
         self.views = max(term.views for term in terms.values())
-        self.columns = tuple(
-            sorted({c for term in terms.values() if (p := getattr(term, "pairs", None)) for c in p.columns()})
-        )
+        pairs = [p for term in terms.values() if (p := getattr(term, "pairs", None))]
+        self.columns = tuple(sorted({column for one in pairs for column in one.columns()}))
+        self.tables = tuple(sorted({one.labels for one in pairs if one.labels}))
 
     def check(self, views: Views, slices: int) -> None:
         """Nothing; raises UserError where a term could learn nothing from such views of volumes of so many slices."""

@@ -122,13 +122,15 @@ class Pairs:
     """Who attracts whom, and who is ignored: lists of alternatives, each a list of words that must all hold.
 
     A word is `same FACT`, `near_mm RADIUS` or `knn COUNT`, or one of these after `not`. FACT is scan, patient, scanner, or
-    a column or label of the store (site, modality, a cluster told as a label), whose unknown values are the same as none.
+    a column or label of the store (site, modality), whose unknown values are the same as none, or a label of the table
+    `labels`: a CSV file of volume_id and label:NAME columns, such as the clusters that `medssl probe --clusters` writes.
     With `transitive`, what is positive to a positive is so as well. A row is neither to itself; a positive is not ignored.
     """
 
     positive: Words = (("same scan",),)
     ignore: Words = (("same patient",), ("not same scanner",))
     transitive: bool = False
+    labels: str = ""
 
     def __post_init__(self) -> None:
         self.relations()

@@ -54,12 +54,13 @@ def info_nce_between(
 def pairwise_nce(z: torch.Tensor, positive: torch.Tensor, ignore: torch.Tensor, temperature: float) -> torch.Tensor:
     """Mean over pairs of rows (R, E) that are positive of -log e^s / (e^s + sum over negatives e^s'), s the similarity.
 
-    As `info_nce`, but the other positives of a row are not among its negatives (Chaitanya et al., arXiv:2006.10511).
+    As `info_nce`, but the other positives of a row are not among its negatives (Chaitanya et al., arXiv:2006.10511). Of
+    several sets of rows (..., R, E), each by itself and all related alike, the mean.
     """
     with torch.autocast(z.device.type, enabled=False):
-        z = functional.normalize(z.float(), dim=1)
-        logits = z @ z.T / temperature
+        z = functional.normalize(z.float(), dim=-1)
+        logits = z @ z.mT / temperature
         if not positive.any():
             return z.sum() * 0
-        negative = logits.masked_fill(ignore | positive, float("-inf")).logsumexp(1, keepdim=True)
-        return functional.softplus(negative - logits)[positive].mean()
+        negative = logits.masked_fill(ignore | positive, float("-inf")).logsumexp(-1, keepdim=True)
+        return functional.softplus(negative - logits)[..., positive].mean()

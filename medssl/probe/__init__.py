@@ -8,6 +8,7 @@ intervals   how sure these answers are
 rank        how many directions the features use
 health      whether filters are alive, kernels various, and tokens apart
 atlas       features as points on a plane
+clusters    pseudo-classes of training volumes, for the next pretraining
 probe       all questions put to a run; findings: what the answers mean; page: the same with pictures
 guard       whether a training has collapsed; online: looks at it while it runs
 """

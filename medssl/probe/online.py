@@ -76,7 +76,7 @@ class Online:
         self.method, self.run, self.last = method, run, last
         self.settings = make(Looking, recipe["probe"], "probe")
         data = {key: value for key, value in recipe.get("data", {}).items() if key != "labelled"}
-        store = narrowed(store, data)
+        store = narrowed(store, data).told(*method.tables)
         whole, plain = build_views(recipe["views"]), build_views(recipe["views"], count=1, alter=False)
         rows, seen = (some(select(store, data, split=split), self.settings.volumes) for split in ("val", "train"))
         if rows["patient_pid"].nunique() < 3:

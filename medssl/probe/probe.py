@@ -31,13 +31,17 @@ LOTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the findings rest on: the held-out rows and the features (N, dim) that the trunk makes of them."""
+    """What the findings rest on: the held-out rows and the features (N, dim) that the trunk makes of them; and those that it
+    learned from (`seen_rows`, `seen`).
+    """
 
     run: Path
     store: Store
     rows: pd.DataFrame
     features: np.ndarray
     untrained: np.ndarray
+    seen_rows: pd.DataFrame
+    seen: np.ndarray
     findings: Findings
 
 
@@ -101,7 +105,9 @@ def examine(
         collapse=collapsed(read_rows(run), Looking.patience), held_out=hold_out, advice=(),
     )  # fmt: skip
     found = replace(found, advice=tuple(advice(found, min(held.shape))))
-    return Evidence(run=run, store=store_, rows=rows, features=held, untrained=raw, findings=found)
+    return Evidence(
+        run=run, store=store_, rows=rows, features=held, untrained=raw, seen_rows=seen_rows, seen=seen, findings=found
+    )
 
 
 def words(evidence: Evidence, name: str) -> np.ndarray:

@@ -13,6 +13,7 @@ import pandas as pd
 from medssl.errors import UserError
 from medssl.store.shards import read_array
 from medssl.store.tables import read_tables
+from medssl.store.told import read_labels
 
 Grid = tuple[tuple[int, int, int], np.ndarray, tuple[str, ...]]
 
@@ -37,6 +38,20 @@ class Store:
     def only(self, channels: tuple[int, ...]) -> Store:
         """The store of which nothing but these channels, counted from 0, is read."""
         return replace(self, channels=channels, volumes=self.volumes.assign(channels=len(channels)))
+
+    def told(self, *tables: Path | str) -> Store:
+        """The store with the further labels that tables tell (see told.py). Raises UserError for a label that it has
+        already, and for a table of none of its volumes.
+        """
+        labels = self.labels
+        for table in tables:
+            more = read_labels(Path(table))
+            if both := set(more["name"]) & {*labels["name"], *self.volumes.columns, *self.patients.columns}:
+                raise UserError(f"{table}: the store has a {min(both)!r} already; rename the column label:{min(both)}")
+            if not more["volume_id"].isin(self.volumes["volume_id"]).any():
+                raise UserError(f"{table}: tells nothing of a volume of {self.path}; it is of another store")
+            labels = pd.concat([labels, more], ignore_index=True)
+        return replace(self, labels=labels)
 
     def shape(self, volume_id: str) -> tuple[int, int, int]:
         """Number of voxels along I, J, K of a prepared volume."""

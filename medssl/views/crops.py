@@ -29,10 +29,11 @@ class Crops:
     voxel is one volume voxel). `turn` is the largest rotation in degrees about each axis, `zoom` the largest relative
     change of scale, `shift` the largest move of a box that is larger than the volume, as a fraction of the box.
     `flips` lists axes that may be mirrored: none by default, because most anatomy has a left and a right. Further views
-    share at least `overlap` of each side with the first (before turns and zooms; 0: each lies anywhere). With `parts`, the
-    volume is cut into so many along the axis `along`; view v lies in part v mod `parts`, views v and v + `parts` on the
-    same slice. With `apart_mm`, the views are slabs of one place in the plane, one after the other along `along`, their
-    middles so far apart (less where the volume is too short). `bend_mm` is the most by which a view is bent (see bend.py).
+    share at least `overlap` of each side with the first (before turns and zooms; 0: each lies anywhere, 1: at its place).
+    With `centre`, views lie in the middle of the volume, flat ones in that of any slice. With `parts`, the volume is cut
+    into so many along the axis `along`; view v lies in part v mod `parts`, views v and v + `parts` on the same slice. With
+    `apart_mm`, the views are slabs of one place in the plane, one after the other along `along`, their middles so far
+    apart (less where the volume is too short). `bend_mm` is the most by which a view is bent (see bend.py).
     A view is turned, zoomed and bent each with probability `p` by itself.
     A turned view sticks out of the volume with its corners where it is near the border, and what is outside has one value:
     a view tells where it is without any anatomy. With `inside`, corners stay inside, too, wherever they fit; views are
@@ -52,6 +53,7 @@ class Crops:
     bend_mm: float = 0.0
     p: float = 1.0
     inside: bool = False
+    centre: bool = False
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -66,8 +68,8 @@ class Crops:
             raise UserError(f"views.mm: {self.mm} is not a box of positive millimetres")
         if not 0 <= self.zoom < 1:
             raise UserError(f"views.zoom: {self.zoom} is no relative change of scale from 0 to below 1")
-        if not 0 <= self.overlap < 1:
-            raise UserError(f"views.overlap: {self.overlap} is not a share from 0 to below 1")
+        if not 0 <= self.overlap <= 1:
+            raise UserError(f"views.overlap: {self.overlap} is not a share from 0 to 1")
         for name in ("turn", "shift", "parts", "apart_mm", "bend_mm"):
             if getattr(self, name) < 0:
                 raise UserError(f"views.{name}: {getattr(self, name)} is negative; give 0 (off) or more")
@@ -175,6 +177,8 @@ class Crops:
         middle = (np.array(shape) - 1) / 2
         room = middle - half
         slack = np.where(room > 0, room, self.shift * 2 * half * (np.array(shape) > 1))
+        if self.centre:
+            slack[: len(self.size)] = 0
         low, high = middle - slack, middle + slack
         if near is not None:
             low, high = np.clip(near[0] - near[1], low, high), np.clip(near[0] + near[1], low, high)

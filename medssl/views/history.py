@@ -39,6 +39,9 @@ class Told(NamedTuple):
         return Told(*(part.to(device) for part in self))
 
 
+ELSE = "a table tells pairs of a method others, e.g. clusters: method.contrast.pairs.labels"
+"""What to do about a name that is like none of a store's."""
+
 NOTHING = Told()
 """Of scans of which nothing is told."""
 
@@ -149,7 +152,7 @@ def values_of(store: Store, rows: pd.DataFrame, name: str) -> pd.Series:
         if labels.empty:
             known = [*map(str, rows.columns), *store.labels["name"].unique()]
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}; {ELSE}"
             raise UserError(f"{name}: the store has no column and no label of that name; {hint}")
         values = rows["volume_id"].map(labels.set_index("volume_id")["value"]).astype(object)
     return values.where(values.notna() & ~values.isin(["", UNKNOWN]), None)

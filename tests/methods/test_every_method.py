@@ -32,6 +32,8 @@ METHODS = {
     "contrast": {"contrast": {}},
     "local": {"local": {"points": "16", "apart_mm": "3"}},
     "local across": {"local": {"points": "16", "apart_mm": "3", "across": "true"}},
+    "regions": {"regions": {}},
+    "regions across": {"regions": {"grid": ["2"], "across": "true"}},
     "together": {"rebuild": {}, "contrast": {"masked": "true", "weight": "0.5"}, "local": {"points": "16"}},
     "teacher": {"contrast": {"teacher": "true"}, "teacher_half_life": "0.1"},
     "moco": {"contrast": {"teacher": "true", "queue": "16"}, "teacher_half_life": "0.1"},
@@ -276,6 +278,7 @@ def test_ten_steps_are_five_and_five(name, balls, visits, tmp_path):
     changes, store = ["views.count=3", "pretrain.steps=10", "pretrain.save_every=5"], balls / "store"
     if name == "order of visits":
         changes, store = [*changes, "views.partner=follow_up", "data.modality=OPT"], visits / "store"
+    changes += ["views.turn=0", "views.zoom=0", "views.centre=true"] if "regions" in METHODS[name] else []
     recipe = read_recipe(balls / "recipe.yaml", changes) | {"method": METHODS[name]}
     whole = pretrain(recipe, store, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -85,6 +85,19 @@ def local(size):
     return method, tiny_batch(size, 2), math.log(2 * 8 - 1)
 
 
+def regions(size):
+    """A region has itself in another view, and the others of both: 2 k - 1 of k."""
+    method, term = made("regions", size, grid=["2"])
+    silent(term.head)
+    return method, tiny_batch(size, 2), math.log(2 * 2 ** len(size) - 1)
+
+
+def regions_across(size):
+    method, term = made("regions", size, grid=["2"], parts="2", across="true")
+    silent(term.head)
+    return method, tiny_batch(size, 4), math.log(2 * 2 ** len(size) - 1)
+
+
 def position(size):
     """Two views of four scans, of which two and two are at one height: 3 attract, 4 repel."""
     method, term = made("position", size, parts="2")
@@ -149,8 +162,8 @@ def which(size):
     return method, tiny_batch(size, 1), math.log(10 if len(size) == 2 else 38)
 
 
-KNOWN = [rebuild, rebuild_whitened, contrast, contrast_with_queue, local, position, order, order_of_visits, rotation,
-         vicreg, byol, dino, ibot, swav, which]  # fmt: skip
+KNOWN = [rebuild, rebuild_whitened, contrast, contrast_with_queue, local, regions, regions_across, position, order,
+         order_of_visits, rotation, vicreg, byol, dino, ibot, swav, which]  # fmt: skip
 
 
 def test_every_term_has_a_known_value():

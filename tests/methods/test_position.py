@@ -62,27 +62,6 @@ def test_equal_embeddings_cost_what_the_paper_s_sums_say():
     assert 4 * found.item() == pytest.approx(14.443672, abs=1e-5)
 
 
-def regions(maps):
-    """A region in each of two maps and its five neighbours in both: (positive, ignore) and its embedding."""
-    positive, ignore = torch.zeros(12, 12, dtype=torch.bool), torch.ones(12, 12, dtype=torch.bool)
-    positive[0, 1] = positive[1, 0] = True
-    ignore[:2] = False
-    ignore[0, 0] = ignore[1, 1] = True
-    return positive, ignore
-
-
-def test_a_local_region_costs_what_the_paper_says():
-    """LR: five negatives in each of two maps: ln 11 when all are equal, ln(1 + 10 e^-10) when all is as it should be."""
-    relation = regions(2)
-    assert pairwise_nce(torch.ones(12, 4), *relation, 0.1).item() == pytest.approx(2.397895, abs=1e-6)
-    perfect = torch.zeros(12, 12)
-    perfect[:2, 0] = 1
-    perfect[range(2, 12), range(2, 12)] = 1
-    assert pairwise_nce(perfect, *relation, 0.1).item() == pytest.approx(4.538963e-4, rel=1e-4)
-    # LD: twelve anchors with three positives each, one direction, over 24.
-    assert 36 * pairwise_nce(torch.ones(12, 4), *relation, 0.1).item() / 24 == pytest.approx(3.596843, abs=1e-5)
-
-
 def test_distances_replace_parts():
     scan = torch.tensor([0, 0, 1, 1])
     place = torch.tensor([0.10, 0.20, 0.13, 0.80])

@@ -44,7 +44,9 @@ def test_2d_views_lie_in_the_only_slice():
     assert np.allclose(corners[:, 2], 0)
 
 
-@pytest.mark.parametrize("laws", [{}, {"overlap": 0.5}, {"inside": True}, {"parts": 1}, {"apart_mm": 4.0}], ids=str)
+@pytest.mark.parametrize(
+    "laws", [{}, {"overlap": 0.5}, {"inside": True}, {"parts": 1}, {"apart_mm": 4.0}, {"centre": True}], ids=str
+)
 @pytest.mark.parametrize("slices", [1, 12, 13])
 def test_2d_views_lie_on_a_slice_and_on_any_of_them(slices, laws):
     crops, shape = Crops(size=(8, 8), turn=30, **laws), (20, 20, slices)
@@ -209,7 +211,7 @@ def test_who_draws_parts_and_who_compares_them_mean_the_same_parts():
             assert set(slow) == set(range(parts))
 
 
-@pytest.mark.parametrize("wrong", [{"overlap": 1.0}, {"overlap": -0.1}, {"along": 3}])
+@pytest.mark.parametrize("wrong", [{"overlap": 1.1}, {"overlap": -0.1}, {"along": 3}])
 def test_views_that_cannot_be(wrong):
     with pytest.raises(UserError, match=r"views\."):
         Crops(size=(8, 8), **wrong)
