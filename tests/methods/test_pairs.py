@@ -156,7 +156,8 @@ class TestContrast:
     def build(self, size, section):
         torch.manual_seed(0)
         return build_method(
-            {"contrast": section, "teacher_half_life": "0.1"}, build_trunk({"widths": ["4", "8"]}, size)
+            {"contrast": section} | ({"teacher_half_life": "0.1"} if "teacher" in section else {}),
+            build_trunk({"widths": ["4", "8"]}, size),
         )
 
     def test_rows_know_where_they_are(self, size):
