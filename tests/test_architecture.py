@@ -47,7 +47,7 @@ ORDER = [
     ["domain"],
     ["train"],
     ["adapt"],
-    ["rehearsal", "find_rate"],
+    ["rehearsal", "find_rate", "keys"],
     ["answers"],
     ["arrivals"],
     ["predict"],

@@ -235,6 +235,34 @@ def methods(
     say(f"recipes in {folder}")
 
 
+@app.command()
+def keys(
+    section: Annotated[str, typer.Argument(help="A section of a recipe, e.g. views; without it, all.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/recipes.md.")] = False,
+) -> None:
+    """List the keys that a recipe may have, with what each does, what may stand there and the default.
+
+    Example: medssl keys views
+    """
+    from medssl.keys import chosen, page
+
+    found = chosen(section)
+    if markdown:
+        say(page(found).rstrip("\n"))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    for one in found:
+        table = Table("key", "what", "default", box=None)
+        for key in one.keys:
+            table.add_row(f"{one.name.split(' (')[0]}.{key.name}", key.kind, key.default, style=None)
+        console.print(f"\n{one.name}", style="bold", markup=False)
+        console.print(one.words, markup=False, highlight=False)
+        console.print(table, markup=False)
+
+
 def _tried_out(
     kind: Kind, recipe: Section, store: Path, start: Path | None, per_hour: float | None, curve: Path | None
 ) -> bool:
