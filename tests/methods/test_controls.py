@@ -4,13 +4,15 @@ Each view of a scan is cut from a volume of noise of its own, by the real path o
 one scan share what the machinery does to them and nothing else. Scans learned from are never asked about.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
 
-from medssl.methods import build_method
+from medssl.methods import TERMS, build_method
 from medssl.methods.local import at, shared_places
 from medssl.methods.method import Bank
 from medssl.trunks import build_trunk
@@ -107,6 +109,11 @@ def found_again(section, change=lambda seen: seen):
     return ((first @ second.T).argmax(1) == torch.arange(SCANS)).float().mean().item()
 
 
+def test_every_term_has_a_control():
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in TERMS if f'{{"{name}": ' not in here] == []
+
+
 @pytest.mark.slow
 def test_order_is_at_chance_and_an_alteration_of_one_view_gives_it_away():
     assert 0.45 < order_accuracy() < 0.55
@@ -164,6 +171,7 @@ def test_turns_of_noise_cannot_be_told(told):
 
 SHARED = {
     "contrast": {"contrast": {}},
+    "moco": {"contrast": {"teacher": "true", "queue": "64"}, "teacher_half_life": "0.1"},
     "vicreg": {"vicreg": {}},
     "byol": {"byol": {}, "teacher_half_life": "0.1"},
     "dino": {"dino": {"prototypes": "32"}, "teacher_half_life": "0.1"},
