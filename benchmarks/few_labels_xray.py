@@ -2,8 +2,8 @@
 
 Example: python benchmarks/few_labels_xray.py $MEDSSL_DATA/nih_cxr1000 --jobs 2 -o few_labels_xray.json
 
-Two labels: pneumonia, which the view gives away in part (so each view is judged by itself as well), and sex, the cleaner
-one. With 5, 20 and 100 % of the training patients labelled, the fewer among the more, and two ways to use a trunk: a line
+Two labels: pneumonia, which the view gives away in part, and sex, the cleaner one; each view is judged by itself as well.
+With 5, 20 and 100 % of the training patients labelled, the fewer among the more, and two ways to use a trunk: a line
 through its frozen features, and fine-tuning all of it. "Pretrained" is the trunk of pipelines/nih_pneumonia.yaml, once a
 seed, on all radiographs of the training split without labels; "scratch" is as chance made it. Both are treated alike.
 
@@ -130,8 +130,7 @@ def table(results: dict[str, dict[str, Scores]], store: Store) -> str:
         first, second = (
             predictions(results, entry, f"{label} {share:g} {way}", store) for entry in (SCRATCH, PRETRAINED)
         )
-        by = ["view_position"] if label == "pneumonia" else []
-        for row in compare(first, second, by=by)["results"]:
+        for row in compare(first, second, by=["view_position"])["results"]:
             group = "" if row["group"] == "all" else f" ({row['group']})"
             lines.append(
                 f"| {label}{group} | {share:.0%} | {way} | {row['n_patients']} | {row['first']:.3f} | {row['second']:.3f} | "
