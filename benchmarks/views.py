@@ -12,7 +12,8 @@ default with volumes of up to 64 MiB. A peer is compared with the way of medssl 
 what nnssl uses (batchgenerators, third order), linear is what medssl does. All take turns in every round, in random order,
 on one thread, five views a turn, as a worker of a loader makes one after the other; CPU ms a view, median of the turns
 where every change is always made, else mean: rare changes are most of the cost.
-"Read" is medssl's crop without any change; "two views" are of one scan and share half of each side.
+"MiB" is what a view takes at most, in a process of its own, beside what is there before it. "Read" is medssl's crop
+without any change; "two views" are of one scan and share half of each side.
 
 Peers are no dependencies: python -m venv peers; peers/bin/pip install -e . blosc2, then
 peers/bin/pip install --no-deps batchgeneratorsv2 batchgenerators
@@ -21,6 +22,8 @@ peers/bin/pip install --no-deps batchgeneratorsv2 batchgenerators
 from __future__ import annotations
 
 import argparse
+import ctypes
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -61,9 +64,9 @@ def ours(folder: Path, shape: tuple[int, int, int], edge: int, often: float = 1.
     crops = Crops(size=(edge,) * 3, turn=TURN, zoom=ZOOM, flips=(0, 1, 2), p=often)
     change = Intensity(gain=GAIN, offset=0.0, gamma=GAMMA, noise=NOISE)
     two = replace(crops, overlap=0.5)
-    one, both = (
+    one, both, kept = (
         Steps(store, rows, Views(crops=law, count=count, intensity=change), batch=1, seed=0)  # type: ignore[arg-type]
-        for count, law in enumerate((crops, two), 1)
+        for count, law in ((1, crops), (2, two), (1, crops))
     )
     rng, number = np.random.default_rng(0), iter(range(1 << 30))
 
@@ -77,7 +80,7 @@ def ours(folder: Path, shape: tuple[int, int, int], edge: int, often: float = 1.
 
     return {
         STORE: lambda: drawn(one, 0), "medssl, two views": lambda: drawn(both, 0), "medssl, read": read,
-        MEMORY: lambda: drawn(one, KEPT),
+        MEMORY: lambda: drawn(kept, KEPT),
     }  # fmt: skip
 
 
@@ -174,6 +177,28 @@ def measure(ways: dict[str, Way], edge: int, rounds: int, often: float) -> dict[
     return {name: float(middle(spent)) for name, spent in times.items()}
 
 
+def peak(way: Way) -> float:
+    """MiB that a way holds at most while it makes a view, beside what was there before (Linux)."""
+    status, own = Path("/proc/self/status"), multiprocessing.get_context("fork").Queue()
+
+    def held(name: str) -> float:
+        return next(int(line.split()[1]) / 1024 for line in status.read_text().split("\n") if line.startswith(name))
+
+    def child() -> None:
+        way()  # what is compiled, or set up once
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system, so that it counts when it is taken
+        Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+        before = held("VmRSS")
+        way()
+        own.put(held("VmHWM") - before)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    found = own.get(timeout=60)
+    process.join()
+    return float(found)
+
+
 def main() -> None:
     """Nothing; the tables are on standard output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,10 +218,12 @@ def main() -> None:
             ways = ours(Path(folder), array.shape, edge, given.often)
             ways |= batchgenerators(Path(folder), whole, edge, given.often) | monai(whole, edge, given.often)
             costs = measure(ways, edge, given.rounds, given.often)
-            sys.stdout.write(f"{edge}^3, {given.rounds} rounds\n{'way':<28}{'ms':>8}{'views/s':>10}{'x medssl':>10}\n")
+            sys.stdout.write(
+                f"{edge}^3, {given.rounds} rounds\n{'way':<28}{'ms':>8}{'views/s':>10}{'x medssl':>10}{'MiB':>8}\n"
+            )
             for name, spent in costs.items():
                 ratio = spent / costs[MEMORY if name.endswith("from memory") else STORE]
-                sys.stdout.write(f"{name:<28}{spent:>8.2f}{1e3 / spent:>10.1f}{ratio:>10.2f}\n")
+                sys.stdout.write(f"{name:<28}{spent:>8.2f}{1e3 / spent:>10.1f}{ratio:>10.2f}{peak(ways[name]):>8.1f}\n")
             sys.stdout.write(f"(a peer is to take at least {BAR:.0f} times medssl's)\n\n")
 
 
