@@ -111,7 +111,7 @@ class Online:
             count = min(-(-len(self.drawn.ids) // self.drawn.batch), BATCHES)
             terms = measure(self.method, [self._batch(number) for number in range(count)])
         for of in (self.held, self.seen, self.drawn):
-            of.kept.clear()
+            of.forget()
         found = {"rank_trunk": rank_me(held)}
         for one in self.tasks:
             near = neighbours_say(held[one.held], one.truth, one.patients)

@@ -46,5 +46,5 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: is no number; number the values, and leave unknown ones empty")
+        raise UserError(f"{where}: {text!r} is no number; number the values, and leave unknown ones empty")
     return value

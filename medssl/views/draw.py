@@ -145,7 +145,7 @@ class Steps(Dataset[Batch]):
         self.facts = {name: classes_of(store, rows, name) for name in facts}
         columns = target if isinstance(target, str) else [*target]
         self.labels = rows[columns].to_numpy(np.float32) if target not in ("", "mask") else None
-        self.kept: dict[tuple[str, str], np.ndarray] = {}
+        self.forget()
 
     def __getitem__(self, step: int) -> Batch:
         rows = self._rows(step)
@@ -173,6 +173,11 @@ class Steps(Dataset[Batch]):
     def view_of(self, row: int) -> torch.Tensor:
         """The first view (C, *S) of a row, outside of any step."""
         return self._scan(row, (self.seed, 0, row))[0][0].x
+
+    def forget(self) -> None:
+        """Nothing; no volume is kept in memory any more."""
+        self.kept: dict[tuple[str, str], np.ndarray] = {}
+        self.kept_bytes = 0
 
     def _scan(self, row: int, key: tuple[int, ...]) -> tuple[list[Seen], list[Seen], torch.Tensor]:
         """A scan's views, its small views, and the label map of the first view.
@@ -267,9 +272,10 @@ class Steps(Dataset[Batch]):
         key = (volume_id, name)
         if key not in self.kept:
             size = 2 * math.prod(self.store.shape(volume_id))
-            if size > CACHE_BYTES // KEPT or size + sum(one.nbytes for one in self.kept.values()) > CACHE_BYTES:
+            if size > CACHE_BYTES // KEPT or self.kept_bytes + size > CACHE_BYTES:
                 return self.store.read(volume_id, name, start.tolist(), stop.tolist())
             self.kept[key] = self.store.read(volume_id, name)
+            self.kept_bytes += self.kept[key].nbytes
         return self.kept[key][:, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
 

@@ -36,8 +36,8 @@ def test_a_store_has_the_labels_of_a_table_beside_its_own(balls, tmp_path):
         ),
         ("file,label:cluster\na,1\n", "needs a column volume_id"),
         ("volume_id,label:cluster\na,1\na,2\n", "rows 2 and 3 are of one volume"),
-        ("volume_id,label:cluster\na,1\nb,left\n", r"row 3: label:cluster: is no number"),
-        ("volume_id,label:cluster\na,nan\n", r"row 2: label:cluster: is no number"),
+        ("volume_id,label:cluster\na,1\nb,left\n", r"row 3: label:cluster: 'left' is no number"),
+        ("volume_id,label:cluster\na,nan\n", r"row 2: label:cluster: 'nan' is no number"),
     ],
 )
 def test_tables_that_tell_nothing(tmp_path, text, message):
